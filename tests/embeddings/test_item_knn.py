@@ -91,15 +91,21 @@ def test_near_in_sequences_does_not_depend_on_how_many_pairs_are_summed_at_a_tim
     np.testing.assert_allclose(found, closest / np.sqrt(np.outer(number, number)), rtol=1e-5)
 
 
-def test_a_view_of_a_large_catalogue_has_fewer_neighbours():
+def test_a_view_of_a_large_catalogue_has_fewer_neighbours(monkeypatch):
     """500 of each of 20,000 items are ten million."""
     assert (most_of_view(20_000), most_of_view(20_001)) == (500, 100)
-    large = ItemNeighbors(csr_array((20_001, 20_001), dtype=np.float32))
-    assert [way.num_neighbors for way in large.choices()] == [*4 * [20], *4 * [50], *4 * [100]]
+    table = np.random.default_rng(2).random((6, 6)).astype(np.float32)
+    np.fill_diagonal(table, 0)
+    monkeypatch.setattr(item_knn, "_MOST_OF_VIEW", 6 * 4)
+    for number, most in ((4, 4), (5, 2)):
+        monkeypatch.setattr(item_knn, "MOST_NEIGHBORS", number)
+        monkeypatch.setattr(item_knn, "NUM_ITEM_NEIGHBORS", 2)
+        view = NeighborTables({"users": csr_array((6, 6)), "sequences": csr_array(table)}).of_view()
+        assert np.diff(view.similarities.indptr).tolist() == [most] * 6 and view.decay == 0.8
 
 
 def test_nothing_is_near_where_nobody_did_anything():
-    assert not NeighborTables({"users": csr_array((3, 3)), "sequences": csr_array((3, 3))})
+    assert NeighborTables({"users": csr_array((3, 3)), "sequences": csr_array((3, 3))}).of_view() is None
     assert sequence_similarities(Ragged.from_lists([[]]), 3, 2).nnz == 0
 
 
@@ -143,26 +149,13 @@ def test_sums_are_those_of_a_dense_product(share):
     assert found.has_sorted_indices
 
 
-def test_ways_to_read_a_table_are_the_nearest_of_it_with_each_decay():
-    table = np.random.default_rng(2).random((200, 200)).astype(np.float32)
-    np.fill_diagonal(table, 0)
-    tables = {"users": csr_array(table), "sequences": csr_array(table.T)}
-    ways = NeighborTables(tables).choices(50)
-    expected = [(name, number, decay) for name in tables for number in (20, 50) for decay in (0.95, 0.9, 0.8, 0.6)]
-    assert [(way.nearness, way.num_neighbors, way.decay) for way in ways] == expected
-    for way in ways:
-        kept = keep_largest(tables[way.nearness], way.num_neighbors).toarray()
-        assert (way.similarities.toarray() == kept).all()
-    # Without a choice, the hundred nearest by users; they know what else may be chosen, up to 500 in a small
-    # catalogue, and those of no tables themselves alone.
-    one = NeighborTables(tables).unchosen()
-    assert (one.similarities.toarray() == keep_largest(tables["users"], 100).toarray()).all()
-    assert [way.nearness for way in one.choices()] == ["users"] * 16 + ["sequences"] * 16
-    alone = ItemNeighbors(tables["sequences"], nearness="sequences").choices()
-    assert [way.nearness for way in alone] == ["sequences"] * 16
-    again = NeighborTables(tables).read_like(alone[2])
-    assert (again.nearness, again.num_neighbors, again.decay) == ("sequences", 20, 0.8)
-    assert (again.similarities.toarray() == alone[2].similarities.toarray()).all()
+def test_a_view_counts_what_the_tables_of_baselines_hold(log, monkeypatch):
+    split, ids = split_log(log), IdMap([f"i{row}" for row in range(8)])
+    monkeypatch.setattr(item_knn, "MOST_NEIGHBORS", 3)
+    tables, view = NeighborTables.fit([split, split], ids), ItemNeighbors.fit([split, split], ids)
+    assert set(tables.tables) == {"users", "sequences"} and 0 < np.diff(view.similarities.indptr).max() <= 3
+    for table in (tables.tables["sequences"], tables.of_view().similarities):
+        assert (view.similarities.toarray() == table.toarray()).all()
 
 
 def test_arrays_come_back_and_others_are_refused():
@@ -179,5 +172,5 @@ def test_arrays_come_back_and_others_are_refused():
     ):
         with pytest.raises(DataError, match="neighbors of 3 items"):
             ItemNeighbors.from_arrays(wrong, 3, decay=0.5)
-    with pytest.raises(DataError, match="nearness 'items'"):
-        ItemNeighbors.from_arrays(arrays, 3, decay=0.5, nearness="items")
+    with pytest.raises(DataError, match="decay 2"):
+        ItemNeighbors.from_arrays(arrays, 3, decay=2)

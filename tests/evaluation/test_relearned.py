@@ -38,7 +38,7 @@ def shop():
         Tuning(split, id_map, ("uniform",), num_negatives=3),
         before,
         train_sampled=lambda: Fixed(np.arange(10.0) / 2),
-        count_neighbors=lambda: NeighborTables.fit([split], id_map, num_neighbors=500),
+        count_neighbors=lambda: NeighborTables.fit([split], id_map),
     )
     learning = learn_held_out(split)
     recommenders = {"SASRec": Fixed(-np.arange(10.0)), SAMPLED_SASREC: Fixed(-np.arange(10.0) / 2)}
@@ -47,7 +47,7 @@ def shop():
         learning,
         id_map,
         recommenders=recommenders,
-        count_neighbors=lambda: NeighborTables.fit([learning], id_map, num_neighbors=500),
+        count_neighbors=lambda: NeighborTables.fit([learning], id_map),
     )
     return before, after, recommenders, learning, id_map
 
@@ -69,7 +69,7 @@ def test_what_counts_counts_the_events_held_out_before(shop):
 
 def test_weights_and_neighbours_stay_as_they_were_chosen_for_each_protocol(shop):
     before, after, recommenders, learning, id_map = shop
-    tables = NeighborTables.fit([learning], id_map, num_neighbors=500)
+    tables = NeighborTables.fit([learning], id_map)
     for protocol in ("full", "uniform"):
         for name, nearness in (("item-kNN", "users"), ("sequential item-kNN", "sequences")):
             old, new = (for_protocol(one[name], protocol) for one in (before, after))

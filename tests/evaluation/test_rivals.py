@@ -141,7 +141,7 @@ def test_a_log_without_searches_has_no_rivals_of_searches(shop_split):
 @pytest.mark.parametrize("nearness", ["users", "sequences"])
 def test_neighbours_and_decay_are_those_that_rank_validation_best(shop_split, nearness):
     id_map = IdMap(shop_split.log.items["item_id"].to_pylist())
-    tables = NeighborTables.fit([shop_split], id_map, num_neighbors=500)
+    tables = NeighborTables.fit([shop_split], id_map)
     cases = Tuning(shop_split, id_map, ("uniform",), num_negatives=3).cases("recommendation")
     chosen = ItemKNN.fit(tables, nearness, cases, id_map)
     for protocol, own in cases.items():

@@ -20,7 +20,7 @@ from seekrec.evaluation.likely_weights import ScoredCases, choose_weights, likel
 from seekrec.evaluation.validation import ValidationRanking
 from seekrec.evaluation.view_weights import _weigh_new, choose_view_weights
 from seekrec.events import split_log
-from seekrec.models.views import Views
+from seekrec.models.views import LEXICAL_CHOICES, Views
 
 
 class SimpleCases:
@@ -214,27 +214,39 @@ def test_views_that_find_nothing_for_a_task_are_refused(aisles):
         choose_view_weights(model, processor, split, views, behaviors=["recommendation"])
 
 
-def test_a_few_cases_find_the_ways_of_which_all_choose(monkeypatch):
+def test_a_few_cases_find_the_words_with_which_all_weigh(monkeypatch, aisles, tmp_path):
     """Of all cases only what is left to choose is scored, and what is reported is what the model answers then."""
-    split = split_log(make_log())
-    model, processor = make_synergen()
+    split, (model, processor) = aisles[0], make_synergen()
     monkeypatch.setattr(weights_of_views, "_FEW", 10)
-    for module in ("likely_weights", "view_choices"):
-        monkeypatch.setattr(f"seekrec.evaluation.{module}.ENOUGH_CASES", 20)
+    monkeypatch.setattr(weighing, "_ENOUGH_CASES", 12)
+    # The third way to weigh words is best for searches.
+    found_with = iter([0.1, 0.2, 0.3, *[0.2] * len(LEXICAL_CHOICES)])
+    monkeypatch.setattr(weights_of_views, "_found_with_words", lambda *_: next(found_with))
     passes = []
 
     def counted(model, processor, cases, asked, **how):
-        passes.append((len(cases), len([name for name in asked if name.startswith("item_knn")]), how.get("draws")))
+        words = [name for name in asked if name.startswith("lexical")]
+        passes.append((cases.behavior, len(cases), len(words), how.get("draws")))
         return score(model, processor, cases, asked, **how)
 
     score = weights_of_views._score
     monkeypatch.setattr(weights_of_views, "_score", counted)
     found = choose_view_weights(model, processor, split, Views.fit(split, model.catalog), max_cases=40)
-    # Its validation cases are recommendations. Then a few are asked with new items taken from the catalogue.
-    assert passes[:2] == [(10, 32, True), (30, 8, False)] and all(number <= 10 for number, *_ in passes[2:])
+    # Then a few are asked with new items taken from the catalogue.
+    few = [("search", 10, len(LEXICAL_CHOICES), True), ("recommendation", 10, 0, True)]
+    assert passes[:4] == [*few, ("search", 15, 1, False), ("recommendation", 30, 0, False)]
+    assert len(passes) > 4 and all(number <= 10 for _, number, *_ in passes[4:])
     values = ValidationRanking(split, model.catalog, max_cases=40)(ModelRetriever(model, processor, num_beams=None))
     for task, own in found.items():
         assert values[f"{task}_ndcg@10"] == pytest.approx(own["ndcg@10 with"], abs=1e-6)
+    monkeypatch.setattr(weights_of_views, "choose_weights", lambda _, likely: dict.fromkeys(likely, 2.0))
+    monkeypatch.setattr(ScoredCases, "values", lambda _, weights: np.array([float(bool(weights))]))
+    found_with = iter([0.1, 0.2, 0.3, *[0.2] * len(LEXICAL_CHOICES)])
+    choose_view_weights(model, processor, split, Views.fit(split, model.catalog), max_cases=40)
+    assert model.views.lexical.settings == LEXICAL_CHOICES[2] and model.views.item_knn.decay == 0.8
+    model.save_pretrained(tmp_path)
+    again = Views.load(tmp_path / "views")[0]
+    assert again.lexical.settings == LEXICAL_CHOICES[2] and again.item_knn.decay == 0.8
 
 
 @pytest.mark.parametrize(("bias", "rounds"), [(0.0, 10), (-0.8, 10), (-0.8, 2)])

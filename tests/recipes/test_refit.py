@@ -11,7 +11,7 @@ import pytest
 from tiny_runs import ROOT, command, run
 from transformers import AutoModel
 
-from seekrec.embeddings import NeighborTables
+from seekrec.embeddings import ItemNeighbors
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation import Popularity, read_results
 from seekrec.events.query_log import QueryLog
@@ -90,7 +90,7 @@ def test_views_count_it_and_are_weighed_as_validation_chose_before(refitted, spl
     counted = QueryLog.fit(learning, ids)
     np.testing.assert_array_equal(model.views.query_log.query_clicks.toarray(), counted.query_clicks.toarray())
     near = model.views.item_knn
-    expected = NeighborTables.fit([learning], ids, num_neighbors=near.num_neighbors).tables[near.nearness]
+    expected = ItemNeighbors.fit([learning], ids).similarities
     np.testing.assert_allclose(near.similarities.toarray(), expected.toarray(), rtol=1e-6)
 
 

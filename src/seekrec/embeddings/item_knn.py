@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Literal, get_args
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from scipy.sparse import csr_array, vstack
@@ -16,13 +16,9 @@ from seekrec.schema import IdMap
 from seekrec.util.ragged import Ragged
 from seekrec.util.sparse import add_rows
 
-# What validation chooses from. In sequences item-kNN is better on every log that was looked at, with many neighbors
-# and a quick decay; by who acted on both it is few and a slow one on MovieLens-100K.
-_NEIGHBOR_CHOICES, _DECAY_CHOICES = (20, 50, 100, 500), (0.95, 0.9, 0.8, 0.6)
-MOST_NEIGHBORS = max(_NEIGHBOR_CHOICES)
-# What is taken without a choice. A view has more neighbors only where all together are no more than those below, which
-# are 80 megabytes.
-NUM_ITEM_NEIGHBORS, DECAY = 100, 0.8
+# What a view has: many neighbors, where those of all items are no more than those below, which are 80 megabytes; and a
+# decay beside which none was better on validation, where views are weighed anew for each.
+MOST_NEIGHBORS, NUM_ITEM_NEIGHBORS, DECAY = 500, 100, 0.8
 _MOST_OF_VIEW = 10**7
 # In sequences two items count half as much where so many stand between them, and nothing a hundred places apart.
 _HALF_DISTANCE, _MOST_DISTANCE = 5, 100
@@ -42,30 +38,26 @@ class ItemNeighbors:
         similarities (`scipy.sparse.csr_array`): float32 of shape `(num_items, num_items)`: row `i` holds the nearest
             of item `i`, and not itself.
         decay (`float`): Weight of an item of a history against the one after it, above 0 and at most 1.
-        num_neighbors (`int`): How many an item has at most.
-        nearness (`str`): What the similarities are; see [`NeighborTables`].
-        tables ([`NeighborTables`], *optional*): What else may be chosen; not saved.
     """
 
-    def __init__(
-        self,
-        similarities: csr_array,
-        *,
-        decay: float = DECAY,
-        num_neighbors: int = NUM_ITEM_NEIGHBORS,
-        nearness: Nearness = "users",
-        tables: NeighborTables | None = None,
-    ) -> None:
+    def __init__(self, similarities: csr_array, *, decay: float = DECAY) -> None:
         self.similarities = similarities
         self.decay = decay
-        self.num_neighbors = num_neighbors
-        self.nearness = nearness
-        self.tables = tables
 
-    def choices(self) -> list[ItemNeighbors]:
-        """Return the ways to read the tables, or these similarities alone, that a view is chosen from."""
-        tables = NeighborTables({self.nearness: self.similarities}) if self.tables is None else self.tables
-        return tables.choices(most_of_view(self.similarities.shape[0]))
+    @classmethod
+    def fit(cls, splits: Iterable[Split], id_map: IdMap) -> ItemNeighbors | None:
+        """Count how close together users acted on items in training: the neighbors in sequences that a view reads.
+
+        Args:
+            splits (`Iterable[Split]`): As for [`NeighborTables.fit`].
+            id_map ([`IdMap`]): Items of the catalogue.
+
+        Returns:
+            `ItemNeighbors`: `None` where no two items stand in one sequence.
+        """
+        num_items = len(id_map)
+        sequences = _read_sequences(splits, id_map)
+        return _as_view(sequence_similarities(sequences, num_items, most_of_view(num_items)))
 
     def scores(self, histories: Ragged) -> csr_array:
         """Sum the similarities of each item to those of a history of which it is one of the nearest.
@@ -104,16 +96,13 @@ class ItemNeighbors:
         }
 
     @classmethod
-    def from_arrays(
-        cls, arrays: Mapping[str, np.ndarray], num_items: int, *, decay: float, nearness: Nearness = "users"
-    ) -> ItemNeighbors:
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], num_items: int, *, decay: float) -> ItemNeighbors:
         """Read what `arrays` returned.
 
         Args:
             arrays (`Mapping[str, np.ndarray]`): The arrays by name.
             num_items (`int`): Items of the catalogue that they were made for.
             decay (`float`): As for the class.
-            nearness (`str`): As for the class.
 
         Raises:
             DataError: If an array is missing or they do not belong together.
@@ -124,15 +113,12 @@ class ItemNeighbors:
             table.check_format(full_check=True)
             if not 0 < decay <= 1 or not (table.data > 0).all():
                 raise ValueError(f"decay {decay!r}, or a similarity that is not above 0")
-            if nearness not in get_args(Nearness):
-                raise ValueError(f"nearness {nearness!r}")
         except (KeyError, ValueError) as error:
             raise DataError(
                 f"The arrays do not make a table of neighbors of {num_items} items ({error}); use those that "
                 "ItemNeighbors.arrays() returned."
             ) from error
-        most = int(np.diff(table.indptr).max(initial=1))
-        return cls(table, decay=decay, num_neighbors=most, nearness=nearness)
+        return cls(table, decay=decay)
 
 
 def most_of_view(num_items: int) -> int:
@@ -141,24 +127,24 @@ def most_of_view(num_items: int) -> int:
 
 
 class NeighborTables:
-    """The items nearest to each, in each of the ways that validation chooses from.
+    """The items nearest to each, by who acted on both or by how close together.
 
     - `"users"`: the cosine of two items' columns in the table of users and items (1 = acted on in training).
-    - `"sequences"`: the same, where a user adds `5 / (5 + n)` to a pair of items with `n` others between them, in the
-      order in which it acted on them, each item where it was last; nothing where more than 99 stand between. Two items
-      taken one after the other say more of each other than the first and the last of a long history. After Sequential
-      Rules (Ludewig and Jannach, 2018), in both directions.
+    - `"sequences"`, which views read: the same, where a user adds `5 / (5 + n)` to a pair of items with `n` others
+      between them, in the order in which it acted on them, each item where it was last; nothing where more than 99
+      stand between. Two items taken one after the other say more of each other than the first and the last of a long
+      history. After Sequential Rules (Ludewig and Jannach, 2018), in both directions.
 
     Args:
-        tables (`Mapping[str, scipy.sparse.csr_array]`): By name of the way, similarities as for [`ItemNeighbors`].
+        tables (`Mapping[str, scipy.sparse.csr_array]`): By nearness, similarities as for [`ItemNeighbors`].
     """
 
     def __init__(self, tables: Mapping[Nearness, csr_array]) -> None:
         self.tables = dict(tables)
 
     @classmethod
-    def fit(cls, splits: Iterable[Split], id_map: IdMap, *, num_neighbors: int | None = None) -> NeighborTables:
-        """Count who acted on what in training.
+    def fit(cls, splits: Iterable[Split], id_map: IdMap) -> NeighborTables:
+        """Count who acted on what in training, and keep the `MOST_NEIGHBORS` nearest of each item.
 
         Where users with many items would make it long, some 200 million pairs of items are counted: by users a seeded
         sample of each one's items, in sequences those that stand closest.
@@ -166,44 +152,27 @@ class NeighborTables:
         Args:
             splits (`Iterable[Split]`): A log, or all partitions of one; only training events are used.
             id_map ([`IdMap`]): Items of the catalogue.
-            num_neighbors (`int`, *optional*): How many to keep of each item; as many as a view may have if not given.
         """
-        num_neighbors = most_of_view(len(id_map)) if num_neighbors is None else num_neighbors
-        sequences = Ragged.stack([_last_mentions(sasrec_sequences(split, id_map), len(id_map)) for split in splits])
+        sequences = _read_sequences(splits, id_map)
         return cls(
             {
-                "users": item_cosines(_acted(sequences, len(id_map)), num_neighbors),
-                "sequences": sequence_similarities(sequences, len(id_map), num_neighbors),
+                "users": item_cosines(_acted(sequences, len(id_map)), MOST_NEIGHBORS),
+                "sequences": sequence_similarities(sequences, len(id_map), MOST_NEIGHBORS),
             }
         )
 
-    def __bool__(self) -> bool:
-        return any(table.nnz for table in self.tables.values())
+    def of_view(self) -> ItemNeighbors | None:
+        """Return what [`ItemNeighbors.fit`] would."""
+        return _as_view(self.tables["sequences"])
 
-    def unchosen(self) -> ItemNeighbors:
-        """Return what is read without a choice: who acted on both."""
-        return ItemNeighbors(keep_largest(self.tables["users"], NUM_ITEM_NEIGHBORS), tables=self)
 
-    def choices(self, most_neighbors: int, ways: Collection[Nearness] | None = None) -> list[ItemNeighbors]:
-        """Return the ways to read the tables that validation chooses from.
+def _read_sequences(splits: Iterable[Split], id_map: IdMap) -> Ragged:
+    """Return the items of each user in training, oldest first, each once."""
+    return Ragged.stack([_last_mentions(sasrec_sequences(split, id_map), len(id_map)) for split in splits])
 
-        Args:
-            most_neighbors (`int`): Ways with more are left out.
-            ways (`Collection[str]`, *optional*): The tables to read; all, unless some are named.
-        """
-        numbers = [number for number in _NEIGHBOR_CHOICES if number <= most_neighbors]
-        return [
-            ItemNeighbors(kept, decay=decay, num_neighbors=number, nearness=way)
-            for way, table in self.tables.items()
-            if ways is None or way in ways
-            for number, kept in _keep_each(table, numbers).items()
-            for decay in _DECAY_CHOICES
-        ]
 
-    def read_like(self, other: ItemNeighbors) -> ItemNeighbors:
-        """Return the neighbors that these tables have, read in the same way as others."""
-        kept = keep_largest(self.tables[other.nearness], other.num_neighbors)
-        return ItemNeighbors(kept, decay=other.decay, num_neighbors=other.num_neighbors, nearness=other.nearness)
+def _as_view(table: csr_array) -> ItemNeighbors | None:
+    return ItemNeighbors(keep_largest(table, most_of_view(table.shape[0]))) if table.nnz else None
 
 
 def _last_mentions(sequences: Ragged, num_items: int) -> Ragged:
@@ -316,10 +285,10 @@ def _blocks(pairs: np.ndarray) -> Iterator[tuple[int, int]]:
 
 def keep_largest(table: csr_array, number: int) -> csr_array:
     """Keep the largest entries of each row; ties go to the lower column."""
-    return _keep_each(table, [number])[number]
+    return keep_each(table, [number])[number]
 
 
-def _keep_each(table: csr_array, numbers: Sequence[int]) -> dict[int, csr_array]:
+def keep_each(table: csr_array, numbers: Sequence[int]) -> dict[int, csr_array]:
     """Keep so many of the largest entries of each row, for each number; sorted once, and only where a row has more."""
     lengths = np.diff(table.indptr)
     found = dict.fromkeys(numbers, table)
@@ -337,13 +306,12 @@ def _keep_each(table: csr_array, numbers: Sequence[int]) -> dict[int, csr_array]
 
 
 __all__ = [
-    "DECAY",
     "MOST_NEIGHBORS",
-    "NUM_ITEM_NEIGHBORS",
     "ItemNeighbors",
     "Nearness",
     "NeighborTables",
     "item_cosines",
+    "keep_each",
     "keep_largest",
     "most_of_view",
     "sequence_similarities",

@@ -29,7 +29,7 @@ _PENALTY = 1e-4
 # A view with less weight changes nothing that is worth its time.
 LEAST_WEIGHT = 0.02
 # Of the factor of a model's own score, which divides weights: one near it tells nothing, where as many cases say so.
-_LEAST_FACTOR, ENOUGH_CASES = 0.05, 150
+_LEAST_FACTOR, _ENOUGH_CASES = 0.05, 150
 # What a weight is multiplied by at a time, and how often all of them are; parts of the cases, each left out once.
 _MOVES, _MOST_ROUNDS, _NUM_PARTS = (0.0, 0.5, 0.667, 0.8, 1.25, 1.5, 2.0), 4, 5
 
@@ -82,7 +82,7 @@ def choose_weights(scored: ScoredCases, likely: Mapping[str, float]) -> dict[str
         likely (`Mapping[str, float]`): By name, what [`likely_weights`] returned.
     """
     number = len(scored.own)
-    if number < ENOUGH_CASES or not any(likely.values()):
+    if number < _ENOUGH_CASES or not any(likely.values()):
         return dict(likely)
     part = np.random.default_rng(0).permutation(number) % _NUM_PARTS
     moved = [move_weights(scored.take(part != one), likely) for one in range(_NUM_PARTS)]
@@ -119,22 +119,17 @@ def likely_weights(scored: ScoredCases, names: Sequence[str], *, unit: float = 1
     Args:
         scored ([`ScoredCases`]): The cases.
         names (`Sequence[str]`): What is weighed of what is added.
-        unit (`float`): As for [`fit_factors`].
+        unit (`float`): What of the scores is one of a log-probability.
 
     Returns:
         `dict`: By name, the weight, to three digits; 0 where it would be hardly any.
     """
-    factors, _ = fit_factors(scored, names, unit=unit)
-    if factors[0] < 1.2 * _LEAST_FACTOR and len(scored.own) >= ENOUGH_CASES:
+    factors = _fit_factors(scored, names, unit=unit)
+    if factors[0] < 1.2 * _LEAST_FACTOR and len(scored.own) >= _ENOUGH_CASES:
         logger.warning(
             "On validation, the scores of the model tell a target from other items hardly at all; with these weights "
             "its answers are those of the views. Train it longer, or look at its loss."
         )
-    return weights_of(factors, names)
-
-
-def weights_of(factors: Sequence[float], names: Sequence[str]) -> dict[str, float]:
-    """Return the weights, to three digits, by the factors that [`fit_factors`] returned."""
     learned = {name: factor / factors[0] for name, factor in zip(names, factors[1:], strict=True)}
     return {name: _rounded(weight) for name, weight in learned.items()}
 
@@ -143,7 +138,7 @@ def _rounded(weight: float) -> float:
     return float(f"{weight:.3g}") if weight >= LEAST_WEIGHT else 0.0
 
 
-def fit_factors(scored: ScoredCases, names: Sequence[str], *, unit: float = 1.0) -> tuple[list[float], float]:
+def _fit_factors(scored: ScoredCases, names: Sequence[str], *, unit: float) -> list[float]:
     """Fit a logistic regression of the target among the items of its case, a convex problem.
 
     It has the model's own score times a factor, which divides the weights afterwards, and no weight below 0. It uses
@@ -151,14 +146,8 @@ def fit_factors(scored: ScoredCases, names: Sequence[str], *, unit: float = 1.0)
     targets weights end where what is added alone decides: the factor has a limit, in units of a log-probability, of
     which one is `unit` of the scores.
 
-    Args:
-        scored ([`ScoredCases`]): The cases.
-        names (`Sequence[str]`): What is weighed of what is added.
-        unit (`float`): See above.
-
     Returns:
-        `tuple[list[float], float]`: The factor of the model's own score and of each that is added, and the mean of
-        minus the log-probability of the targets, with the penalty.
+        `list[float]`: The factor of the model's own score and of each that is added.
     """
     is_item = scored.own > -np.inf
     table = np.stack([scored.own, *(scored.added[name] for name in names)]).astype(np.float64) / unit
@@ -185,10 +174,10 @@ def fit_factors(scored: ScoredCases, names: Sequence[str], *, unit: float = 1.0)
     begin = np.full(len(table), 0.1)
     begin[0] = spread[0]
     found = minimize(loss, begin, jac=True, method="L-BFGS-B", bounds=[(float(one), None) for one in least])
-    return (found.x / spread).tolist(), float(found.fun)
+    factors: list[float] = (found.x / spread).tolist()
+    return factors
 
 
 __all__ = [
-    *("ENOUGH_CASES", "LEAST_WEIGHT", "METRIC", "ScoredCases", "choose_weights", "fit_factors", "likely_weights"),
-    *("move_weights", "weights_of"),
+    *("LEAST_WEIGHT", "METRIC", "ScoredCases", "choose_weights", "likely_weights", "move_weights"),
 ]

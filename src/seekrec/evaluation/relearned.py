@@ -42,7 +42,7 @@ def relearn(
         whole (`Iterable[Split]`, *optional*): All partitions, where `split` is a sample of them: these are learned.
         counts (`np.ndarray`, *optional*): Of a log in partitions, interactions of each item in training.
         recommenders (`Mapping[str, Scorer]`): Those that were trained on the split, by the names in `baselines`.
-        count_neighbors (`Callable`): Returns the `MOST_NEIGHBORS` nearest of each item, by the split.
+        count_neighbors (`Callable`): Returns the nearest of each item, by the split.
 
     Returns:
         `dict[str, Scorer]`: By the same names; what learns nothing from events is as it was.
@@ -70,7 +70,7 @@ def relearn(
                 return system
         match again:
             case ItemKNN():
-                again.neighbors = count_neighbors().read_like(again.neighbors)
+                again.relearn(count_neighbors())
                 again.by_protocol = {name: learn(one) for name, one in again.by_protocol.items()}
             case ReweightedText():
                 again.texts = {name: learn(text) for name, text in again.texts.items()}

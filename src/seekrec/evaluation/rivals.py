@@ -24,7 +24,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from seekrec.embeddings import NeighborTables
-from seekrec.embeddings.item_knn import MOST_NEIGHBORS, Nearness
+from seekrec.embeddings.item_knn import Nearness
 from seekrec.evaluation.baselines import Float32Array, distinct_queries
 from seekrec.evaluation.ceilings import DrawCorrection, QueryGroup
 from seekrec.evaluation.item_knn import ItemKNN
@@ -132,8 +132,7 @@ def rival_systems(
             are chosen on.
         baselines (`Mapping[str, Scorer]`): What [`baseline_systems`] made.
         train_sampled (`Callable`, *optional*): Trains the other SASRec; needed for `sampled_sasrec`.
-        count_neighbors (`Callable`, *optional*): Returns the `MOST_NEIGHBORS` nearest of each item, where they are
-            counted already.
+        count_neighbors (`Callable`, *optional*): Returns the nearest of each item, where they are counted already.
         whole (`Iterable[Split]`, *optional*): All partitions, where the split is one of them: they are counted.
 
     Returns:
@@ -149,7 +148,7 @@ def rival_systems(
     if "item_knn" in names and (cases := tuning.cases(RECOMMENDATION)):
         if count_neighbors is None:
             splits = [split] if whole is None else whole
-            tables = NeighborTables.fit(splits, id_map, num_neighbors=MOST_NEIGHBORS)
+            tables = NeighborTables.fit(splits, id_map)
         else:
             tables = count_neighbors()
         for name, nearness in _NEAREST.items():

@@ -85,11 +85,9 @@ def choose_view_weights(
 ) -> dict[Behavior, dict[str, float]]:
     """Give a model views, with weights learned from its validation cases.
 
-    First, on a sample of the cases, how neighbours are read: of [`ItemNeighbors.choices`] the eight ways in which the
-    targets are likeliest; and how words are weighed: of `LEXICAL_CHOICES` the way that is best beside the model alone.
-    Then, on all cases, of the eight the way by which all tasks are answered best; and, task by task, the weights of
-    all views ([`choose_weights`]): those at which the targets are likeliest, moved to where NDCG@10 is best, and none
-    where NDCG@10 gets no better by them. Of a
+    First, on a sample of the cases, how words are weighed: of `LEXICAL_CHOICES` the way that is best beside the model
+    alone. Then, task by task, the weights of all views ([`choose_weights`]): those at which the targets of the sample
+    are likeliest, moved to where NDCG@10 of all cases is best, and none where NDCG@10 gets no better by them. Of a
     model that answers what views find (`finds_by_views`) no task is left without: where there is no case, all count
     alike. Then the weight of being `new`, at which targets that are taken for new are as likely as others.
 
@@ -137,7 +135,7 @@ def choose_view_weights(
                 "SASRec, or retrieve in another way."
             )
     few = {task: _sample(own, seed) for task, own in cases.items()}
-    lines, likely, views = _choose_ways(model, processor, cases, few, choices, names)
+    lines, likely, views = _choose_words(model, processor, cases, few, choices, names)
     chosen: dict[str, dict[str, float]] = {}
     found: dict[Behavior, dict[str, float]] = {}
     for behavior in ordered:
@@ -173,7 +171,7 @@ def _sample(cases: EvaluationCases, seed: int) -> EvaluationCases:
     return cases.take(np.sort(np.random.default_rng(seed).choice(len(cases), _FEW, replace=False)))
 
 
-def _choose_ways(
+def _choose_words(
     model: ViewedModel,
     processor: CatalogProcessor,
     cases: Mapping[Behavior, EvaluationCases],
@@ -181,15 +179,14 @@ def _choose_ways(
     choices: ViewChoices,
     names: Mapping[Behavior, Sequence[str]],
 ) -> tuple[dict[Behavior, ScoredCases], dict[Behavior, dict[str, float]], Views]:
-    """Choose how neighbours are read and words weighed: of the ways that few cases find likeliest, the best for all.
+    """Choose on few cases how words are weighed, and score all of them with words weighed so.
 
     Returns:
-        `tuple`: By task, the cases scored in the ways chosen, and the weights at which the targets of the few are
-        likely; and the views made in these ways.
+        `tuple`: By task, the cases scored, and the weights at which the targets of the few are likely; and the views
+        made so.
     """
     # Where views find the items, the model has no say in which are looked at.
     by: Literal["all", "views"] = "views" if model.finds_by_views else "all"
-    unit = model.score_unit
 
     def score(those: Mapping[Behavior, EvaluationCases], *, draws: bool = True) -> dict[Behavior, ScoredCases]:
         return {
@@ -199,21 +196,18 @@ def _choose_ways(
 
     scored = sampled = score(few)
     words = next(iter(choices.words), None)
-    likeliest = choices.likeliest_neighbors(sampled, names, words, unit)
     if SEARCH in sampled and "lexical" in names[SEARCH]:
-        neighbors = next(iter(likeliest), None)
-        lines = {way: choices.scores(sampled[SEARCH], names[SEARCH], way, neighbors) for way in choices.words}
+        lines = {way: choices.scores(sampled[SEARCH], names[SEARCH], way) for way in choices.words}
         words = max(lines, key=lambda way: _found_with_words(lines[way], names[SEARCH], model))
-    choices = choices.narrow(words, likeliest)
+    choices = choices.narrow(words)
     if sum(map(len, cases.values())) > sum(map(len, few.values())):
         scored = score(cases, draws=False)
-    neighbors = choices.best_neighbors(sampled, scored, names, words, unit)
-    by_task = {
-        task: [choices.scores(part[task], names[task], words, neighbors) for part in (sampled, scored)]
-        for task in scored
+    likely = {
+        task: likely_weights(choices.scores(own, names[task], words), names[task], unit=model.score_unit)
+        for task, own in sampled.items()
     }
-    likely = {task: likely_weights(own, names[task], unit=unit) for task, (own, _) in by_task.items()}
-    return {task: own for task, (_, own) in by_task.items()}, likely, choices.chosen(words, neighbors)
+    lines_of_all = {task: choices.scores(own, names[task], words) for task, own in scored.items()}
+    return lines_of_all, likely, choices.views
 
 
 def _found_with_words(line: ScoredCases, names: Sequence[str], model: ViewedModel) -> float:

@@ -11,7 +11,6 @@ from typing import Protocol, TypeVar
 
 from seekrec.catalog import Catalog
 from seekrec.embeddings import NeighborTables
-from seekrec.embeddings.item_knn import MOST_NEIGHBORS
 from seekrec.evaluation.view_weights import choose_view_weights
 from seekrec.events import Split
 from seekrec.models.processing import CatalogProcessor
@@ -165,17 +164,14 @@ def without_views(name: str, model: ModelT) -> dict[str, ModelT]:
 
 
 def count_neighbors(recipe: RunOfRecipe) -> NeighborTables:
-    """Return the nearest items of each by who acted on them in training; counted by the first call.
-
-    They are as many as the baseline `item_knn` chooses from, where it is asked for; else as many as views read.
+    """Return the nearest items of each by who acted on them in training, for baselines; counted by the first call.
 
     Args:
         recipe ([`RunOfRecipe`]): The run.
     """
     if recipe.neighbors is None:
-        most = MOST_NEIGHBORS if "item_knn" in recipe.evaluation.rivals else None
         splits = [recipe.split] if recipe.parts is None else recipe.parts.split
-        recipe.neighbors = NeighborTables.fit(splits, recipe.catalog.id_map, num_neighbors=most)
+        recipe.neighbors = NeighborTables.fit(splits, recipe.catalog.id_map)
     return recipe.neighbors
 
 
@@ -190,21 +186,18 @@ def relearn_views(recipe: RunOfRecipe, model: ViewedModel, chosen: ViewedModel) 
     if (before := chosen.views) is None:
         return
     words = None if before.lexical is None else before.lexical.settings
-    views = _fit_views(recipe, [name for name in used_views(chosen.view_weights) if name != "item_knn"], words)
-    if before.item_knn is not None:
-        views = replace(views, item_knn=count_neighbors(recipe).read_like(before.item_knn))
-    model.set_views(views)
+    model.set_views(_fit_views(recipe, used_views(chosen.view_weights), words))
 
 
 def _fit_views(
     recipe: RunOfRecipe, names: Collection[str] = ANSWER_VIEWS, words: LexicalSettings | None = None
 ) -> Views:
     whole = None if recipe.parts is None else recipe.parts.split
-    others = [name for name in names if name != "item_knn"]
+    # What baselines count, too, is counted once.
+    is_shared = "item_knn" in names and "item_knn" in recipe.evaluation.rivals
+    others = [name for name in names if name != "item_knn"] if is_shared else names
     views = Views.fit(recipe.split, recipe.catalog, recipe.items.sasrec, words, whole=whole, names=others)
-    if "item_knn" not in names or not count_neighbors(recipe):
-        return views
-    return replace(views, item_knn=count_neighbors(recipe).unchosen())
+    return replace(views, item_knn=count_neighbors(recipe).of_view()) if is_shared else views
 
 
 def _choose(recipe: RunOfRecipe, model: ViewedModel, views: Views, max_cases: int) -> dict[Behavior, dict[str, float]]:

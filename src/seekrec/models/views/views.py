@@ -34,7 +34,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from seekrec.catalog import Catalog
-from seekrec.embeddings import ItemNeighbors, NeighborTables, SASRecConfig, SASRecForNextItem, recommender_sizes
+from seekrec.embeddings import ItemNeighbors, SASRecConfig, SASRecForNextItem, recommender_sizes
 from seekrec.errors import CheckpointError, ConfigurationError, DataError
 from seekrec.events import Split
 from seekrec.events.query_log import QueryLog
@@ -99,8 +99,7 @@ class Views:
             log = QueryLog.fit(split if whole is None else whole, ids)
             log = log if len(log.query_keys) else None
         if "item_knn" in names:
-            tables = NeighborTables.fit([split] if whole is None else whole, ids)
-            nearest = tables.unchosen() if tables else None
+            nearest = ItemNeighbors.fit([split] if whole is None else whole, ids)
         made = cls(len(catalog), None, words, log, nearest)
         return made.with_recommender(recommender if "collaborative" in names else None)
 
@@ -179,7 +178,7 @@ class Views:
             parts["collaborative"] = recommender_sizes(self.recommender)
         if self.item_knn is not None:
             save_file(self.item_knn.arrays(), target / "item_knn.safetensors")
-            parts["item_knn"] = {"decay": self.item_knn.decay, "nearness": self.item_knn.nearness}
+            parts["item_knn"] = {"decay": self.item_knn.decay}
         if self.lexical is not None:
             save_file(self.lexical.arrays(), target / "lexical.safetensors")
             parts["lexical"] = self.lexical.describe()
@@ -223,12 +222,8 @@ class Views:
                 )
                 check_finite("A weight of the recommender", recommender.item_embeddings(), "item", "save it again")
             if "item_knn" in read:
-                how = parts["item_knn"]
-                # Files of before there was a choice do not name it.
-                nearness = how.get("nearness", "users")
-                nearest = ItemNeighbors.from_arrays(
-                    read["item_knn"], num_items, decay=float(how["decay"]), nearness=nearness
-                )
+                decay = float(parts["item_knn"]["decay"])
+                nearest = ItemNeighbors.from_arrays(read["item_knn"], num_items, decay=decay)
             if "lexical" in read:
                 lexical = LexicalIndex.from_arrays(read["lexical"], parts["lexical"], num_items)
             if "query_log" in read:
