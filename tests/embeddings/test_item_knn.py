@@ -99,7 +99,7 @@ def test_a_view_of_a_large_catalogue_has_fewer_neighbours(monkeypatch):
     monkeypatch.setattr(item_knn, "_MOST_OF_VIEW", 6 * 4)
     for number, most in ((4, 4), (5, 2)):
         monkeypatch.setattr(item_knn, "MOST_NEIGHBORS", number)
-        monkeypatch.setattr(item_knn, "NUM_ITEM_NEIGHBORS", 2)
+        monkeypatch.setattr(item_knn, "_FEWER_NEIGHBORS", 2)
         view = NeighborTables({"users": csr_array((6, 6)), "sequences": csr_array(table)}).of_view()
         assert np.diff(view.similarities.indptr).tolist() == [most] * 6 and view.decay == 0.8
 

@@ -11,7 +11,6 @@ import pytest
 from tiny_runs import ROOT, command, run
 from transformers import AutoModel
 
-from seekrec.embeddings import ItemNeighbors
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation import Popularity, read_results
 from seekrec.events.query_log import QueryLog
@@ -89,9 +88,6 @@ def test_views_count_it_and_are_weighed_as_validation_chose_before(refitted, spl
             assert f"'{name}': {weight}" in line
     counted = QueryLog.fit(learning, ids)
     np.testing.assert_array_equal(model.views.query_log.query_clicks.toarray(), counted.query_clicks.toarray())
-    near = model.views.item_knn
-    expected = ItemNeighbors.fit([learning], ids).similarities
-    np.testing.assert_allclose(near.similarities.toarray(), expected.toarray(), rtol=1e-6)
 
 
 def test_the_table_holds_baselines_that_have_learned_it_too(refitted, split):

@@ -9,17 +9,18 @@ import torch
 from small_shop import log_of, make_log, make_synergen
 
 from seekrec.catalog import Catalog
-from seekrec.embeddings import NeighborTables
+from seekrec.embeddings import ItemNeighbors, NeighborTables
 from seekrec.events import split_log
 from seekrec.events.partitions import partition_log, split_partitions
 from seekrec.events.partitions.training_facts import gather_training_facts
 from seekrec.events.query_log import QueryLog
 from seekrec.events.simulator import simulate
+from seekrec.events.splits import learn_held_out
 from seekrec.models.views import BY_VALIDATION, LEXICAL_CHOICES, LexicalIndex, Views, write_view_weights
 from seekrec.recipes.arguments import EvaluationArguments
 from seekrec.recipes.partitioned import PartitionedData
 from seekrec.recipes.stages import StageCache
-from seekrec.recipes.views import choose_views, count_neighbors, fixed_views, timed_views
+from seekrec.recipes.views import choose_views, count_neighbors, fixed_views, relearn_views, timed_views
 
 
 @pytest.fixture(scope="module")
@@ -156,3 +157,20 @@ def test_views_that_take_what_training_needs_are_left_out_before_it(tmp_path, mo
     assert ("views" in recipe.cache.left_out) == (not is_kept)
     # What else is chosen after training is not touched.
     assert recipe.finishing_cases is None
+
+
+@pytest.mark.parametrize("rivals", [["item_knn"], ["none"]])
+def test_views_of_a_second_training_are_those_weighed_made_of_its_events(tmp_path, rivals):
+    """Neighbours too, whether baselines count them or views alone do."""
+    recipe = make_recipe(tmp_path)
+    recipe.evaluation = EvaluationArguments(baselines=rivals)
+    chosen, _ = make_synergen(view_weights=["search.lexical=2", "recommendation.item_knn=1"])
+    words = LEXICAL_CHOICES[1]
+    chosen.set_views(Views.fit(recipe.split, chosen.catalog, lexical=words, names=["lexical", "item_knn"]))
+    first, recipe.split = recipe.split, learn_held_out(recipe.split)
+    relearn_views(recipe, recipe.model, chosen)
+    views, ids = recipe.model.views, recipe.catalog.id_map
+    assert views.names(recipe.catalog) == ["item_knn", "lexical", "semantic"] and views.lexical.settings == words
+    expected, before = (ItemNeighbors.fit([split], ids).similarities.toarray() for split in (recipe.split, first))
+    np.testing.assert_array_equal(views.item_knn.similarities.toarray(), expected)
+    assert (expected != before).any() and (recipe.neighbors is None) == (rivals == ["none"])

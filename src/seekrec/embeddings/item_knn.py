@@ -16,10 +16,10 @@ from seekrec.schema import IdMap
 from seekrec.util.ragged import Ragged
 from seekrec.util.sparse import add_rows
 
-# What a view has: many neighbors, where those of all items are no more than those below, which are 80 megabytes; and a
-# decay beside which none was better on validation, where views are weighed anew for each.
-MOST_NEIGHBORS, NUM_ITEM_NEIGHBORS, DECAY = 500, 100, 0.8
-_MOST_OF_VIEW = 10**7
+# Neighbors of an item in a view: many where those of all items are no more than ten million, which are 80 megabytes.
+MOST_NEIGHBORS, _FEWER_NEIGHBORS, _MOST_OF_VIEW = 500, 100, 10**7
+# Views were no better with decays and numbers chosen by validation, whether by hundreds or by thousands of cases.
+DECAY = 0.8
 # In sequences two items count half as much where so many stand between them, and nothing a hundred places apart.
 _HALF_DISTANCE, _MOST_DISTANCE = 5, 100
 # Pairs of items that users have in common and that are counted at most. Above, users count with fewer of their items,
@@ -123,7 +123,7 @@ class ItemNeighbors:
 
 def most_of_view(num_items: int) -> int:
     """Return how many neighbors an item has at most in a view of a catalogue of so many items."""
-    return MOST_NEIGHBORS if num_items * MOST_NEIGHBORS <= _MOST_OF_VIEW else NUM_ITEM_NEIGHBORS
+    return MOST_NEIGHBORS if num_items * MOST_NEIGHBORS <= _MOST_OF_VIEW else _FEWER_NEIGHBORS
 
 
 class NeighborTables:

@@ -5,7 +5,7 @@ Each gives a number for every item of a request. The answer is `score + sum_v we
 log-probability:
 
 - `collaborative`: what a SASRec says of the items after the history.
-- `item_knn`: how near items are to those of the history by who acted on them, or how close together.
+- `item_knn`: how close to the items of the history the same users acted on each.
 - `lexical`: BM25 of the query over the words of the items.
 - `query_log`: what was clicked in training for the query, and for its words.
 - `semantic`: of a search the cosine of query and item text; of a recommendation that of the item's text and the latest
@@ -56,7 +56,7 @@ class Views:
         recommender ([`SASRecForNextItem`], *optional*): Gives the collaborative view.
         lexical ([`LexicalIndex`], *optional*): Gives the lexical view.
         query_log ([`QueryLog`], *optional*): Gives the view of the query log.
-        item_knn ([`ItemNeighbors`], *optional*): Gives the view of items that the same users acted on.
+        item_knn ([`ItemNeighbors`], *optional*): Gives the view of items that users acted on close together.
     """
 
     num_items: int
