@@ -11,6 +11,7 @@ import pytest
 from tiny_runs import ROOT, command, run
 from transformers import AutoModel
 
+from seekrec.embeddings import ItemNeighbors
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation import Popularity, read_results
 from seekrec.events.query_log import QueryLog
@@ -65,6 +66,18 @@ def refit_of(output_dir):
     return json.loads((output_dir / "model" / "run.json").read_text())["refit"]
 
 
+def check_counts(views, split, id_map):
+    """Those that validation gave a weight count the events of the split."""
+    counts = {}
+    if views.query_log is not None:
+        counts["query_log"] = (views.query_log.query_clicks, QueryLog.fit(split, id_map).query_clicks)
+    if views.item_knn is not None:
+        counts["item_knn"] = (views.item_knn.similarities, ItemNeighbors.fit([split], id_map).similarities)
+    assert counts
+    for found, expected in counts.values():
+        np.testing.assert_array_equal(found.toarray(), expected.toarray())
+
+
 def test_what_validation_held_out_is_learned_for_as_long_as_was_best(refitted, split):
     output_dir, _ = refitted
     first, second = (state_of(output_dir, folder) for folder in ("trainer", "trainer-refit"))
@@ -86,8 +99,7 @@ def test_views_count_it_and_are_weighed_as_validation_chose_before(refitted, spl
         (line,) = (line for line in chosen if f"views of {behavior}:" in line)
         for name, weight in weights.items():
             assert f"'{name}': {weight}" in line
-    counted = QueryLog.fit(learning, ids)
-    np.testing.assert_array_equal(model.views.query_log.query_clicks.toarray(), counted.query_clicks.toarray())
+    check_counts(model.views, learning, ids)
 
 
 def test_the_table_holds_baselines_that_have_learned_it_too(refitted, split):
@@ -118,9 +130,7 @@ def test_what_has_learned_everything_keeps_the_test_of_the_training_before(shipp
     rows = read_results(folder / "results.json")
     assert {row.split_fingerprint for row in rows} == {split.fingerprint}
     model = AutoModel.from_pretrained(folder)
-    everything = learn_held_out(split, "everything")
-    counted = QueryLog.fit(everything, model.catalog.id_map)
-    np.testing.assert_array_equal(model.views.query_log.query_clicks.toarray(), counted.query_clicks.toarray())
+    check_counts(model.views, learn_held_out(split, "everything"), model.catalog.id_map)
     assert (output_dir / "examples.json").is_file()
 
 
