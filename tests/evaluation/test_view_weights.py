@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -247,6 +248,13 @@ def test_a_few_cases_find_the_words_with_which_all_weigh(monkeypatch, aisles, tm
     model.save_pretrained(tmp_path)
     again = Views.load(tmp_path / "views")[0]
     assert again.lexical.settings == LEXICAL_CHOICES[2] and again.item_knn.decay == 0.8
+    # Files of when there was a choice of neighbours name what was chosen; the neighbours are what they hold.
+    saved = tmp_path / "views" / "views.json"
+    content = json.loads(saved.read_text(encoding="utf-8"))
+    content["parts"]["item_knn"] = {"decay": 0.6, "nearness": "users"}
+    saved.write_text(json.dumps(content), encoding="utf-8")
+    older = Views.load(tmp_path / "views")[0].item_knn
+    assert older.decay == 0.6 and (older.similarities != again.item_knn.similarities).nnz == 0
 
 
 @pytest.mark.parametrize(("bias", "rounds"), [(0.0, 10), (-0.8, 10), (-0.8, 2)])

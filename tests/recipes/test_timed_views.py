@@ -164,13 +164,19 @@ def test_views_of_a_second_training_are_those_weighed_made_of_its_events(tmp_pat
     """Neighbours too, whether baselines count them or views alone do."""
     recipe = make_recipe(tmp_path)
     recipe.evaluation = EvaluationArguments(baselines=rivals)
-    chosen, _ = make_synergen(view_weights=["search.lexical=2", "recommendation.item_knn=1"])
+    chosen, _ = make_synergen(view_weights=["search.lexical=2", "search.query_log=1", "recommendation.item_knn=1"])
     words = LEXICAL_CHOICES[1]
-    chosen.set_views(Views.fit(recipe.split, chosen.catalog, lexical=words, names=["lexical", "item_knn"]))
+    chosen.set_views(
+        Views.fit(recipe.split, chosen.catalog, lexical=words, names=["lexical", "query_log", "item_knn"])
+    )
     first, recipe.split = recipe.split, learn_held_out(recipe.split)
     relearn_views(recipe, recipe.model, chosen)
     views, ids = recipe.model.views, recipe.catalog.id_map
-    assert views.names(recipe.catalog) == ["item_knn", "lexical", "semantic"] and views.lexical.settings == words
+    assert views.names(recipe.catalog) == ["item_knn", "lexical", "query_log", "semantic"]
+    assert views.lexical.settings == words
     expected, before = (ItemNeighbors.fit([split], ids).similarities.toarray() for split in (recipe.split, first))
     np.testing.assert_array_equal(views.item_knn.similarities.toarray(), expected)
+    clicks, clicks_before = (QueryLog.fit(split, ids).query_clicks.toarray() for split in (recipe.split, first))
+    np.testing.assert_array_equal(views.query_log.query_clicks.toarray(), clicks)
+    assert clicks.sum() > clicks_before.sum()
     assert (expected != before).any() and (recipe.neighbors is None) == (rivals == ["none"])
