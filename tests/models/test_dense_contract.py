@@ -223,13 +223,17 @@ def test_a_ranking_head_begins_with_what_retrieval_says(windows, make):
         assert ranked == pytest.approx(expected, abs=1e-5)
         assert list(ranked) == sorted(ranked, key=lambda item: -ranked[item])
     # As validation scaled them, for each task in turn.
-    scales = {"recommendation": (2.0, 0.5, 0.1), "search": (0.0, 3.0, -0.2)}
+    scales = {"recommendation": (2.0, 0.5, 1.5, -0.4, 0.1), "search": (0.0, 3.0, 3.0, 0.0, -0.2)}
     model.config.ranking_scales = [number for behavior in BEHAVIORS for number in scales[behavior]]
     lines = zip(REQUESTS, retrieved, *(scores_of(one.rank(inputs)) for one in (plain, model)), strict=True)
     for request, similar, own, ranked in lines:
-        of_own, of_score, shift = scales["recommendation" if request.query is None else "search"]
+        of_own, below, above, knee, shift = scales["recommendation" if request.query is None else "search"]
+        over = {item: 0.5 * similar[item] / 2.0 - 0.25 - knee for item in own}
+        assert min(over.values()) < 0 < max(over.values()) or below == above
         logits = {
-            item: of_own * np.log(own[item] / (1 - own[item])) + of_score * (0.5 * similar[item] / 2.0 - 0.25) + shift
+            item: of_own * np.log(own[item] / (1 - own[item]))
+            + (below if over[item] < 0 else above) * over[item]
+            + shift
             for item in own
         }
         assert ranked == pytest.approx({item: 1 / (1 + np.exp(-logit)) for item, logit in logits.items()}, abs=1e-5)

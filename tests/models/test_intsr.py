@@ -439,7 +439,7 @@ def test_queries_can_be_switched_off(windows):
         ({"item_reading": ["text"], "text_size": 0}, "items would have no vectors"),
         ({"item_reading": ["text", "text"]}, "`item_reading` is text, text; name each once"),
         ({"query_reading": ["none", "words"]}, "name each once, and 'none' alone"),
-        ({"ranking_scales": [1.0]}, "`ranking_scales` has 1 numbers; give none, or three for each task"),
+        ({"ranking_scales": [1.0]}, "`ranking_scales` has 1 numbers; give none, or five for each task"),
         ({"without": ["placeholders"], "ranking_weight": 1.0}, "`ranking_weight` is 1.0, but `without` names the"),
         ({"without": ["placeholders"], "starts_from_latest_item": True}, "`starts_from_latest_item` is on, but"),
         ({"without": ["attention"]}, "without"),

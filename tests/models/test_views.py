@@ -750,7 +750,7 @@ def test_a_ranking_head_that_begins_with_retrieval_knows_views(make):
     settings = {"ranks_with_retrieval": True, "ranking_weight": 1.0, "temperature": 2.0, "hidden_size": 8}
     model, processor = make_fused(make, make_sasrec(), **settings)
     model.retrieval_logit.factor.data.fill_(0.5)
-    model.config.ranking_scales = [0.7, 0.3, 0.0] * 2
+    model.config.ranking_scales = [0.7, 0.3, 0.3, 0.0, 0.0] * 2
     names = list(model.catalog.id_map.ids)
     inputs = processor(FUSED, candidates=[names] * len(FUSED))
     with_views, alone = (

@@ -9,6 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from seekrec.evaluation import expected_calibration_error
+from seekrec.evaluation.calibration import fit_logistic
 from seekrec.evaluation.protocols import EvaluationCases
 from seekrec.recipes.ranking_scales import scale_ranking
 from seekrec.recipes.synergen import choose_head, ranking_by
@@ -62,26 +64,21 @@ class ScaledHead:
     def rank(self, requests, candidates):
         answers = []
         for request, names in zip(requests, candidates, strict=True):
-            of_own, of_retrieved, shift = np.reshape(self.config.ranking_scales, (-1, 3))[
+            of_own, below, above, knee, shift = np.reshape(self.config.ranking_scales, (-1, 5))[
                 BEHAVIORS.index("recommendation" if request.query is None else "search")
             ]
             rows = [int(name) for name in names]
-            logits = of_own * self.own[rows] + of_retrieved * self.retrieved[rows] + shift
+            over = self.retrieved[rows] - knee
+            logits = of_own * self.own[rows] + np.where(over < 0, below, above) * over + shift
             chances = 1 / (1 + np.exp(-logits))
             items = [ScoredItem(name, float(chance)) for name, chance in zip(names, chances, strict=True)]
             answers.append(sorted(items, key=lambda item: -item.score))
         return answers
 
 
-def test_each_task_gets_the_scales_that_validation_likes():
-    """Retrieval tells by half; in searches the head knows the rest, in recommendations it is noise."""
-    generator = np.random.default_rng(0)
-    count = 3000
-    chance = generator.normal(size=count)
-    own, retrieved = generator.normal(size=count), 8 * chance
-    happened = generator.random(count) < 1 / (1 + np.exp(-(2 * chance + 3 * own - 1)))
-    model = ScaledHead(own, retrieved)
-    id_map = IdMap([str(row) for row in range(count)])
+def pairs_of(happened):
+    """Cases of both tasks, each of an item that happened and one that did not; the items, and their rows."""
+    id_map = IdMap([str(row) for row in range(len(happened))])
     targets, others = np.flatnonzero(happened), np.flatnonzero(~happened)
     rows = np.stack([targets[:800], others[:800]], axis=1)
     cases = {
@@ -92,7 +89,7 @@ def test_each_task_gets_the_scales_that_validation_likes():
             case_numbers=np.arange(800),
             seen=Ragged.from_lists([[]] * 800),
             candidate_rows=rows,
-            num_items=count,
+            num_items=len(happened),
             behavior=behavior,
             part="validation",
             protocol="uniform-1",
@@ -101,17 +98,62 @@ def test_each_task_gets_the_scales_that_validation_likes():
         )
         for behavior in BEHAVIORS
     }
+    return cases, id_map, rows
+
+
+def test_each_task_gets_the_scales_that_validation_likes():
+    """Retrieval tells by half; in searches the head knows the rest, in recommendations it is noise."""
+    generator = np.random.default_rng(0)
+    count = 3000
+    chance = generator.normal(size=count)
+    own, retrieved = generator.normal(size=count), 8 * chance
+    happened = generator.random(count) < 1 / (1 + np.exp(-(2 * chance + 3 * own - 1)))
+    model = ScaledHead(own, retrieved)
+    cases, id_map, _ = pairs_of(happened)
 
     def validate(system):
         """What retrieval alone has, and more or less with the head."""
-        scales = np.reshape(system.config.ranking_scales, (-1, 3))
+        scales = np.reshape(system.config.ranking_scales, (-1, 5))
         gains = {"search": 0.1, "recommendation": -0.1}
         return {
             f"{task}_uniform_ndcg@10": 0.5 + gains[task] * (scales[BEHAVIORS.index(task), 0] > 0) for task in BEHAVIORS
         }
 
     scale_ranking(model, model, id_map, cases, validate)
-    scales = dict(zip(BEHAVIORS, np.reshape(model.config.ranking_scales, (-1, 3)).tolist(), strict=True))
+    scales = dict(zip(BEHAVIORS, np.reshape(model.config.ranking_scales, (-1, 5)).tolist(), strict=True))
     # A pair of one that happened and one that did not is told apart by twice the chance and three times the head.
-    np.testing.assert_allclose(scales["search"][:2], [3, 2 / 8], rtol=0.35)
-    assert scales["recommendation"][0] == 0 and 0 < scales["recommendation"][1] < 0.25
+    np.testing.assert_allclose(scales["search"][:3], [3, 2 / 8, 2 / 8], rtol=0.5)
+    assert scales["recommendation"][0] == 0 and (0 < np.array(scales["recommendation"][1:3])).all()
+
+
+def test_retrieval_tells_more_above_the_knee():
+    """Among the half that retrieval likes it tells thrice what it says, among the others half."""
+    generator = np.random.default_rng(1)
+    retrieved = generator.normal(size=6000)
+    happened = generator.random(6000) < 1 / (1 + np.exp(-np.where(retrieved < 0, 0.5, 3) * retrieved))
+    model = ScaledHead(np.zeros(6000), retrieved)
+    cases, id_map, rows = pairs_of(happened)
+    scale_ranking(model, model, id_map, cases, lambda _: {"search_ndcg@10": 0.5, "recommendation_ndcg@10": 0.5})
+    for of_own, below, above, knee, shift in np.reshape(model.config.ranking_scales, (-1, 5)):
+        # One of two was clicked, so the knee is the median.
+        assert (of_own, knee) == (0, pytest.approx(np.median(retrieved[rows])))
+        assert 0.2 < below < 0.8 and 2 < above < 4
+        over, clicked = retrieved[rows].ravel() - knee, happened[rows].ravel()
+        bent = np.where(over < 0, below, above) * over + shift
+        slope, level = fit_logistic(over[:, None], clicked)
+        errors = [
+            expected_calibration_error(1 / (1 + np.exp(-logits)), clicked) for logits in (bent, slope * over + level)
+        ]
+        assert 2 * errors[0] < errors[1], errors
+
+
+def test_what_retrieval_does_not_tell_below_is_still_ordered():
+    """Where the less liked of those below happen more, a factor of their own would be 0, and all of them equal."""
+    generator = np.random.default_rng(2)
+    retrieved = generator.normal(size=6000)
+    happened = generator.random(6000) < 1 / (1 + np.exp(-np.where(retrieved < 0, -0.2, 3) * retrieved))
+    model = ScaledHead(np.zeros(6000), retrieved)
+    cases, id_map, _ = pairs_of(happened)
+    scale_ranking(model, model, id_map, cases, lambda _: {"search_ndcg@10": 0.5, "recommendation_ndcg@10": 0.5})
+    for _, below, above, _, _ in np.reshape(model.config.ranking_scales, (-1, 5)):
+        assert below == above > 0

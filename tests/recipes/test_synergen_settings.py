@@ -154,6 +154,12 @@ def test_settings_of_earlier_versions_are_read_under_the_names_of_today():
         (SynerGenConfig, {"min_period": 4.0, "max_period": 9.0}, {"time_scales": [4.0, 9.0]}),
         (SynerGenConfig, {"learn_time_scales": True, "time_encoding": "both"}, {"time_encoding": "learned_both"}),
         (SynerGenConfig, {"learn_time_scales": True, "time_encoding": "order"}, {"time_encoding": "order"}),
+        # One factor of the score of `retrieve`, where there are two and a knee today.
+        (
+            IntSRConfig,
+            {"ranking_scales": [0.5, 2.0, -1.0, 0.0, 3.0, 0.25]},
+            {"ranking_scales": [0.5, 2.0, 2.0, 0.0, -1.0, 0.0, 3.0, 3.0, 0.0, 0.25]},
+        ),
         (SynerGenConfig, {"fusion_size": 56, "hidden_size": 16}, {"fusion_size": 56}),
     ):
         config = kind.from_dict(old)

@@ -3,9 +3,10 @@
 
 In training a head sees a few drawn items beside each target, of all tasks at once, and its losses stop when retrieval
 is best. So what it says itself, the score of `retrieve` and their sum are neither the chance of an act in each task
-nor the best order. A logistic regression on validation cases, with negatives drawn as in training, gives each task two
-factors and a shift: the chance of an act among candidates that come so. Where the head's own part does not order the
-validation candidates better than `retrieve`, its factor is 0, and the order is that of `retrieve`.
+nor the best order. A logistic regression on validation cases, with negatives drawn as in training, gives each task
+factors and a shift: the chance of an act among candidates that come so. The score of `retrieve` has two factors, as it
+may tell more among the candidates that it prefers than among the others, or less. Where the head's own part does not
+order the validation candidates better than `retrieve`, its factor is 0, and the order is that of `retrieve`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from seekrec.schema import BEHAVIORS, Behavior, IdMap
 logger = logging.getLogger(__name__)
 
 # As trained: the head and the score as they are.
-_AS_TRAINED = (1.0, 1.0, 0.0)
+_AS_TRAINED = (1.0, 1.0, 1.0, 0.0, 0.0)
 # What a score is asked in, so that its sigmoid still tells large ones apart.
 _UNIT = 0.05
 
@@ -48,9 +49,8 @@ def scale_ranking(
     found: dict[str, dict[Behavior, Sequence[float]]] = {"retrieval": {}, "both": {}}
     for behavior, own_cases in cases.items():
         own, retrieved, clicked = _evidence(model, system, own_cases, id_map)
-        by_score, shift = fit_logistic(retrieved[:, None], clicked).tolist()
-        found["retrieval"][behavior] = (0.0, by_score, shift)
-        found["both"][behavior] = fit_logistic(np.column_stack([own, retrieved]), clicked).tolist()
+        found["retrieval"][behavior] = _fit(np.zeros_like(own), retrieved, clicked)
+        found["both"][behavior] = _fit(own, retrieved, clicked)
     metrics = {}
     for name, scales in found.items():
         _set(model, scales)
@@ -64,11 +64,28 @@ def scale_ranking(
         best = "both" if means["both"] >= means["retrieval"] else "retrieval"
         chosen[behavior] = found[best][behavior]
         logger.info(
-            "`rank` of %s: %.3f x the head, %.3f x the score of `retrieve`, shift %.3f; NDCG@10 of validation "
-            "candidates %.4f by both, %.4f by that score",
+            "`rank` of %s: %.3f x the head, %.3f x the score of `retrieve` below and %.3f above its %.3f, shift %.3f; "
+            "NDCG@10 of validation candidates %.4f by both, %.4f by that score",
             *(behavior, *chosen[behavior], means["both"], means["retrieval"]),
         )
     _set(model, chosen)
+
+
+def _fit(own: np.ndarray, retrieved: np.ndarray, clicked: np.ndarray) -> tuple[float, ...]:
+    """Return the five numbers that make the chance of a click of the logits of the head and of retrieval.
+
+    As many candidates are above the knee as are clicked.
+    """
+    knee = float(np.quantile(retrieved, 1 - clicked.mean()))
+    over = retrieved - knee
+    of_own, below, above, shift = fit_logistic(
+        np.column_stack([own, np.minimum(over, 0), np.maximum(over, 0)]), clicked
+    ).tolist()
+    if not (below and above):
+        # Without a slope on one side, what `retrieve` orders there would be equal.
+        of_own, both, shift = fit_logistic(np.column_stack([own, over]), clicked).tolist()
+        below = above = both
+    return of_own, below, above, knee, shift
 
 
 def _set(model: DenseModel, scales: Mapping[Behavior, Sequence[float]]) -> None:
@@ -87,7 +104,7 @@ def _evidence(
     rows = () if cases.candidate_rows is None else cases.candidate_rows
     candidates = [id_map.convert_to_ids(row[row >= 0]) for row in rows]
     logits = []
-    for scales in ((_UNIT, 0.0, 0.0), (0.0, _UNIT, 0.0)):
+    for scales in ((_UNIT, 0.0, 0.0, 0.0, 0.0), (0.0, _UNIT, _UNIT, 0.0, 0.0)):
         _set(model, dict.fromkeys(BEHAVIORS, scales))
         answers = system.rank(cases.requests, candidates)
         by_id = [{item.item_id: item.score for item in answer} for answer in answers]

@@ -34,8 +34,9 @@ class DenseConfig(InPackage, PreTrainedConfig):
         items_hash (`str`, *optional*): Hash of the ids of the items. A catalogue that begins otherwise is refused.
         texts_hash (`str`, *optional*): Hash of the text vectors of the items.
         views_hash (`str`, *optional*): Digest of the views that the model was saved with.
-        ranking_scales (`list[float]`): With `ranks_with_retrieval`, chosen on validation: factors of what the ranking
-            head says and of the score of `retrieve`, and a shift, for each task in turn; as trained if empty.
+        ranking_scales (`list[float]`): With `ranks_with_retrieval`, chosen on validation, five numbers for each task
+            in turn: a factor of what the ranking head says, one of the score of `retrieve` as far as it is below a
+            knee and one as far as it is above, the knee, and a shift; as trained if empty.
 
     The items and the decoder:
 
@@ -72,7 +73,7 @@ class DenseConfig(InPackage, PreTrainedConfig):
             head (its table 4), and `rank` orders by retrieval.
         ranks_with_retrieval (`bool`): Whether the ranking head begins with what retrieval says of a candidate: its
             logit is what it says itself, and the score of `retrieve` times a learned factor, and a learned shift. The
-            ranking loss does not move that score. After training, validation scales the three for each task, such that
+            ranking loss does not move that score. After training, validation scales both for each task, such that
             `rank` answers with the chance of an act and orders no worse than `retrieve`. Off in both papers.
         view_weights (`list[str]`): Weights of what is added to answers, see [`Views`]: `search.lexical=0.5`,
             `recommendation.collaborative=1`; `validation` alone lets the recipe choose them, `none` is none. In
@@ -191,6 +192,13 @@ class DenseConfig(InPackage, PreTrainedConfig):
         settings.pop("recommender", None)
         if any(fused.values()):
             settings["view_weights"] = [f"recommendation.{name}={weight}" for name, weight in fused.items() if weight]
+        scales = settings.get("ranking_scales")
+        if isinstance(scales, list) and len(scales) == 3 * len(BEHAVIORS):
+            # One factor of the score of `retrieve`, wherever it is.
+            tasks = zip(scales[::3], scales[1::3], scales[2::3], strict=True)
+            settings["ranking_scales"] = [
+                number for own, score, shift in tasks for number in (own, score, score, 0.0, shift)
+            ]
         settings = cls._upgrade(settings)
         # Follows from `negatives`; read by training alone.
         settings.pop("correct_sampling", None)
@@ -232,9 +240,9 @@ class DenseConfig(InPackage, PreTrainedConfig):
 
     def validate_ranking(self) -> None:
         """Check that there is a ranking head where a setting needs one, and the shape of what scales it."""
-        if len(self.ranking_scales) not in (0, 3 * len(BEHAVIORS)):
+        if len(self.ranking_scales) not in (0, 5 * len(BEHAVIORS)):
             raise ValueError(
-                f"`ranking_scales` has {len(self.ranking_scales)} numbers; give none, or three for each task."
+                f"`ranking_scales` has {len(self.ranking_scales)} numbers; give none, or five for each task."
             )
         if self.ranks_with_retrieval and not self.ranking_weight:
             raise ValueError(

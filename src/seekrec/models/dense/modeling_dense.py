@@ -139,15 +139,17 @@ class RetrievalLogit(nn.Module):
         Args:
             logits (`torch.Tensor`): What the ranking head says itself, `(batch, num_questions, num_candidates)`.
             scores (`torch.Tensor`): What retrieval says, before its temperature, in that shape.
-            scales (`torch.Tensor`, *optional*): Factors of the one and the other and a shift, `(batch, num_questions,
-                3)`, as validation chose them; 1, 1 and 0 if not given.
+            scales (`torch.Tensor`, *optional*): As validation chose them, `(batch, num_questions, 5)`: a factor of the
+                one, one of the other below a knee and one above, the knee, and a shift. Both are added as they are if
+                not given.
         """
         own: Tensor = logits.float()
         retrieved = self.factor * scores.detach().float() / self.temperature + self.shift
         if scales is None:
             return own + retrieved
-        of_own, of_retrieved, shift = scales[..., None].unbind(-2)
-        return of_own * own + of_retrieved * retrieved + shift
+        of_own, below, above, knee, shift = scales[..., None].unbind(-2)
+        over = retrieved - knee
+        return of_own * own + below * over.clamp_max(0) + above * over.clamp_min(0) + shift
 
 
 class DenseSnapshot(CatalogSnapshot):
@@ -503,7 +505,7 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], StatefulModel[StateT], DensePr
             scores = self.answer_scores(questions(), inputs["candidate_rows"], items, inputs["question_behavior_ids"])
             scores = scores if added is None else scores + added
             chosen = self.config.ranking_scales
-            scales = torch.tensor(chosen, device=scores.device).view(-1, 3) if chosen else None
+            scales = torch.tensor(chosen, device=scores.device).view(-1, 5) if chosen else None
             behaviors = inputs["question_behavior_ids"].clamp_min(0)
             logits = self.retrieval_logit(logits, scores, None if scales is None else scales[behaviors])
         return torch.sigmoid(logits.double())
