@@ -147,6 +147,21 @@ def test_retrieval_tells_more_above_the_knee():
         assert 2 * errors[0] < errors[1], errors
 
 
+def test_large_scores_are_told_apart():
+    """What retrieval says may be in any unit: the chances are the same, though a sigmoid of it is 0 or 1."""
+    generator = np.random.default_rng(3)
+    retrieved = generator.normal(size=6000)
+    happened = generator.random(6000) < 1 / (1 + np.exp(-2 * retrieved))
+    found = []
+    for unit in (1.0, 3000.0):
+        model = ScaledHead(np.zeros(6000), unit * retrieved)
+        cases, id_map, _ = pairs_of(happened)
+        scale_ranking(model, model, id_map, cases, lambda _: {"search_ndcg@10": 0.5, "recommendation_ndcg@10": 0.5})
+        found.append(np.reshape(model.config.ranking_scales, (-1, 5)) * [1, unit, unit, 1 / unit, 1])
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
+    assert (found[0][:, 1:3] > 1).all()
+
+
 def test_what_retrieval_does_not_tell_below_is_still_ordered():
     """Where the less liked of those below happen more, a factor of their own would be 0, and all of them equal."""
     generator = np.random.default_rng(2)

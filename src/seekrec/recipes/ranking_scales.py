@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 
 # As trained: the head and the score as they are.
 _AS_TRAINED = (1.0, 1.0, 1.0, 0.0, 0.0)
-# What a score is asked in, so that its sigmoid still tells large ones apart.
-_UNIT = 0.05
+# What logits are asked in: in float64 the sigmoid of 37 is 1, and views may add hundreds of them.
+_UNIT = 1e-4
 
 
 def scale_ranking(
