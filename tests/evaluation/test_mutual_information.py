@@ -25,7 +25,9 @@ def true_bits(spread):
     return entropy - 0.5 * np.log2(2 * np.pi * np.e * spread**2)
 
 
-@pytest.mark.parametrize("spread", [0.2, 1.0, 2.0])
+@pytest.mark.parametrize(
+    "spread", [pytest.param(0.2, marks=pytest.mark.slow), 1.0, pytest.param(2.0, marks=pytest.mark.slow)]
+)
 def test_the_estimate_is_near_what_it_is(spread):
     x, y = noisy_answers(spread)
     found = mutual_information(x, y, np.arange(len(y)) // 2)

@@ -77,7 +77,11 @@ def test_a_log_in_partitions_is_trained_on_and_ranked_as_a_whole(inputs, shop, t
     ("family", "more", "tasks"),
     [
         ("gensar", ("--corpus", "stream"), {"histories": 3, "desc2id_semantic": 1}),
-        ("gensar", ("--corpus", "instructions"), {"nrip": 3, "nsip": 3, "nsqp": 3, "id2desc_collaborative": 1}),
+        pytest.param(
+            *("gensar", ("--corpus", "instructions")),
+            {"nrip": 3, "nsip": 3, "nsqp": 3, "id2desc_collaborative": 1},
+            marks=pytest.mark.slow,
+        ),
         ("gensr", (), {"recommendation": 3, "search": 4}),
     ],
     ids=["stream", "instructions", "gensr"],

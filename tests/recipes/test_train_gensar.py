@@ -60,7 +60,7 @@ def test_the_fast_way_of_training_runs_too(inputs, tmp_path):
 def test_a_finished_run_is_not_repeated(finished, inputs):
     output_dir, _ = finished
     before = metrics(output_dir)
-    again = run(inputs, output_dir)
+    again = run(inputs, output_dir, launcher=())
     for stage in ("split", "semantic", "sasrec", "identifiers"):
         assert f"{stage}: found in" in again.stderr
     assert metrics(output_dir) == before

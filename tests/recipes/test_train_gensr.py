@@ -8,7 +8,7 @@ from tiny_runs import command, kill_in_training, metrics, run, run_script
 def finished(inputs, tmp_path_factory):
     """A run to the end."""
     output_dir = tmp_path_factory.mktemp("run")
-    return output_dir, run(command("gensr", inputs, output_dir))
+    return output_dir, run(command("gensr", inputs, output_dir, launcher=()))
 
 
 def test_the_run_prints_a_table_and_leaves_a_complete_model(finished):
@@ -72,7 +72,7 @@ def test_a_saved_model_stands_in_the_table(finished, inputs, tmp_path):
 def test_a_finished_run_is_not_repeated(finished, inputs):
     output_dir, _ = finished
     before = metrics(output_dir)
-    again = run(command("gensr", inputs, output_dir))
+    again = run(command("gensr", inputs, output_dir, launcher=()))
     for stage in ("split", "semantic", "sasrec", "lightgcn", "identifiers"):
         assert f"{stage}: found in" in again.stderr
     assert metrics(output_dir) == before

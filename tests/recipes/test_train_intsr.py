@@ -20,7 +20,7 @@ def command(inputs, output_dir, *options, launcher=()):
 @pytest.fixture(scope="module")
 def finished(inputs, tmp_path_factory):
     output_dir = tmp_path_factory.mktemp("run")
-    return output_dir, run(command(inputs, output_dir, launcher=("-m", "accelerate.commands.launch")))
+    return output_dir, run(command(inputs, output_dir))
 
 
 def test_the_run_prints_a_table_and_leaves_a_complete_model(finished):
