@@ -239,6 +239,23 @@ def test_a_ranking_head_begins_with_what_retrieval_says(windows, make):
         assert ranked == pytest.approx({item: 1 / (1 + np.exp(-logit)) for item, logit in logits.items()}, abs=1e-5)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("make", [make_intsr, make_synergen])
+@pytest.mark.parametrize("shift", [0.0, 900.0, -900.0])
+def test_candidates_that_are_sure_keep_their_order(make, shift):
+    """With logits of hundreds, whose sigmoids are 1 or 0, they come as in `retrieve`, each with its own chance."""
+    settings = {"ranking_weight": 1.0, "temperature": 2.0, "hidden_size": 8}
+    model, processor = make(ranks_with_retrieval=True, **settings)
+    model.config.ranking_scales = [0.0, 300.0, 300.0, 0.0, shift] * len(BEHAVIORS)
+    candidates = [[f"i{row}" for row in range(NUM_ITEMS)]] * len(REQUESTS)
+    inputs = processor(REQUESTS, candidates=candidates)
+    retrieved = model.retrieve(inputs, top_k=NUM_ITEMS, exclude_seen=False)
+    for best, line in zip(retrieved, model.rank(inputs), strict=True):
+        assert [item.item_id for item in line] == [item.item_id for item in best]
+        assert len({item.score for item in line}) == len(line)
+        assert all(0 < item.score < 1 for item in line)
+
+
 @pytest.mark.parametrize("make", [make_intsr, make_synergen])
 def test_the_ranking_loss_does_not_move_retrieval(windows, make):
     """A shift and a factor get a gradient; what retrieval knows gets the one it has when the head does not read it."""
