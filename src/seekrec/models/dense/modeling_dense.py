@@ -510,7 +510,11 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], StatefulModel[StateT], DensePr
             scales = torch.tensor(chosen, device=scores.device).view(-1, 5) if chosen else None
             behaviors = inputs["question_behavior_ids"].clamp_min(0)
             logits = self.retrieval_logit(logits, scores, None if scales is None else scales[behaviors])
-        return torch.sigmoid(_still_apart(logits.double()))
+        # In float64 the sigmoid of 37 is 1, and views add hundreds where all words of a query are an item's: sure
+        # candidates would be equal, in no order. Beyond some logit its logarithm counts: chances move by 1e-6.
+        sure = logits.double()
+        beyond = (sure.abs() - _SURE).clamp_min(0)
+        return torch.sigmoid(sure.clamp(-_SURE, _SURE) + sure.sign() * beyond.log1p())
 
     def current_items(self, inputs: object = None) -> CatalogItems:
         """Return what a call that begins now answers from; see [`current_snapshot`]."""
@@ -865,16 +869,6 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], StatefulModel[StateT], DensePr
 
 # A model of either family.
 DenseModel = DenseRetrieval[Any]
-
-
-def _still_apart(logits: Tensor) -> Tensor:
-    """Return logits as they are up to `_SURE`, and beyond it by their logarithm, in their order.
-
-    In float64 the sigmoid of 37 is 1, and views add hundreds where all words of a query are an item's: sure candidates
-    would be equal, in no order. Chances move by less than 1e-6.
-    """
-    beyond = (logits.abs() - _SURE).clamp_min(0)
-    return logits.clamp(-_SURE, _SURE) + logits.sign() * beyond.log1p()
 
 
 def _vectors_hash(vectors: np.ndarray) -> str:
