@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import ast
 import dataclasses
+import functools
 import importlib
 import inspect
 import os
@@ -52,7 +53,7 @@ def imports_of(
     With `only_on_import`, leave out imports inside functions. Imports for type checkers count: who reads the types
     goes in that circle, too.
     """
-    for node in _walk(ast.parse(code), only_on_import):
+    for node in _walk(_parse(code), only_on_import):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "seekrec")
         elif isinstance(node, ast.ImportFrom):
@@ -66,12 +67,22 @@ def imports_of(
                 yield from (name if name in modules else base for name in names)
 
 
+@functools.cache
+def _parse(code: str) -> ast.Module:
+    return ast.parse(code)
+
+
 def _walk(node: ast.AST, only_on_import: bool) -> Iterator[ast.AST]:
-    for child in ast.iter_child_nodes(node):
-        if only_on_import and isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            continue
-        yield child
-        yield from _walk(child, only_on_import)
+    """Yield all statements below a node; imports are no parts of expressions."""
+    ahead = [node]
+    while ahead:
+        for child in ast.iter_child_nodes(ahead.pop()):
+            if isinstance(child, ast.expr) or (
+                only_on_import and isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef))
+            ):
+                continue
+            yield child
+            ahead.append(child)
 
 
 def import_graph(root: Path, *, only_on_import: bool = False) -> dict[str, set[str]]:

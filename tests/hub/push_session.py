@@ -2,8 +2,8 @@
 """What users do with the Hub, in processes of their own: `python push_session.py push|load FOLDER`.
 
 They run in subprocesses of the tests, because huggingface_hub reads its address when it is imported. `push` publishes
-what lies in the folder and writes `push.json`; `load`, which does not import seekrec, reads it back and writes
-`load.json`.
+what lies in the folder, reads what it is asked to and writes `push.json`; `load`, which does not import
+seekrec, reads it back and writes `load.json`.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 OTHERS = ("gensr", "intsr", "synergen")
+OPTIONAL = {"duckdb", "faiss", "fastapi", "matplotlib", "prometheus_client", "psycopg", "ray", "sqlalchemy", "uvicorn"}
 
 
 def run_recipe(*options):
@@ -104,7 +105,55 @@ def push(folder):
     read = read_hub("me/kite-log")
     report["data"] = {"configs": configs, "fingerprint": read.fingerprint}
     run_code(card_of("me/kite-log", "dataset"))
+    report["corpora"] = push_and_load_corpora()
+    report["asked"] = load_with_arguments(json.loads((folder / "asked.json").read_text()))
     (folder / "push.json").write_text(json.dumps(report))
+
+
+def push_and_load_corpora():
+    """Push the corpora of a small shop, load them back and compare."""
+    sys.path.append(str(ROOT / "tests" / "corpora"))
+    from music_shop import CODEBOOK_SIZE, CODES, LINES, make_log, make_tokenizer
+
+    from seekrec.catalog import Catalog
+    from seekrec.corpora import build_corpus, load_corpus, push_corpus
+    from seekrec.errors import DataError
+    from seekrec.events import split_log
+    from seekrec.models import GenSARConfig
+
+    log = make_log(LINES)
+    catalog = Catalog.build(log.items, CODES, num_shared_levels=2, codebook_size=CODEBOOK_SIZE)
+    tools = (split_log(log), catalog, *make_tokenizer())
+    parts = {
+        part: build_corpus(*tools, GenSARConfig(), tasks=("nrip", "nsip"), seed=seed)
+        for seed, part in enumerate(("train", "validation"))
+    }
+    push_corpus(parts, "me/corpus")
+    report = []
+    for part, corpus in parts.items():
+        loaded = load_corpus("me/corpus", part)
+        for name, rows in corpus.items():
+            same = loaded[name].features == rows.features and loaded[name].to_list() == rows.to_list()
+            report.append(f"{part} {name} {len(rows)} {same}")
+    try:
+        load_corpus("me/corpus", "test")
+    except DataError as error:
+        report.append(str(error))
+    return report
+
+
+def load_with_arguments(asked):
+    """Load models and processors; return the hashes of both catalogues, or the name of the error."""
+    from transformers import AutoModel, AutoProcessor
+
+    report = []
+    for repository, arguments in asked:
+        try:
+            parts = [loader.from_pretrained(repository, **arguments) for loader in (AutoModel, AutoProcessor)]
+            report.append([part.catalog.content_hash for part in parts])
+        except OSError as error:
+            report.append(type(error).__name__)
+    return report
 
 
 def load(folder):
@@ -137,6 +186,7 @@ def load(folder):
         assert plain(AutoModel.from_pretrained(folder / "saved" / name).retrieve(processor(requests), top_k=12))
     answer = pipeline("search-and-recommendation", model="me/kites", trust_remote_code=True)
     report["pipeline"] = answer(requests[0], top_k=3)
+    report["optional"] = sorted(OPTIONAL & set(sys.modules))
     (folder / "load.json").write_text(json.dumps(report))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from datasets import Dataset, DatasetDict
-from hub_server import HubServer
+from hub_server import LFS_SUFFIXES, HubServer, Repository, StoredFile
 from kite_shop import make_log, result_row, write_family_folder, write_model_folder
 
 from seekrec.corpora import save_corpus
@@ -73,6 +73,33 @@ def run_session(hub, what, folder):
     return json.loads((folder / f"{what}.json").read_text())
 
 
+def write_repositories(hub, folder):
+    """Put a model into repositories that answer to arguments alone; return these, and what is asked."""
+    files = {
+        path.relative_to(folder / "kites").as_posix(): StoredFile(path.read_bytes(), path.suffix in LFS_SUFFIXES)
+        for path in (folder / "kites").rglob("*")
+        if path.is_file()
+    }
+    secret = Repository("model", "other/secret", token="s3cr3t")
+    old = Repository("model", "other/old")
+    nested = Repository("model", "other/nested")
+    for repository in (secret, old, nested):
+        hub.repositories["model", repository.name] = repository
+    secret.commit("main", files, "a model")
+    old.tags["v1"] = old.commit("main", files, "a model")
+    old.commit("main", {}, "nothing is left")
+    nested.commit("main", {f"models/best/{path}": file for path, file in files.items()}, "a model in a folder")
+    cache = str(folder / "cache")
+    return [
+        ("other/secret", {"token": "another"}),
+        ("other/secret", {"token": "s3cr3t", "cache_dir": cache}),
+        # Without the token nothing comes from the server: all is read from the cache.
+        ("other/secret", {"local_files_only": True, "cache_dir": cache}),
+        ("other/old", {"revision": "v1"}),
+        ("other/nested", {"subfolder": "models/best"}),
+    ]
+
+
 @pytest.fixture(scope="module")
 def session(tmp_path_factory):
     """Push, then load in another process; give both reports, the server and the model."""
@@ -84,7 +111,10 @@ def session(tmp_path_factory):
     rows = DatasetDict({"nrip": Dataset.from_dict({"input_ids": [[1, 2], [3]], "labels": [[4], [5]]})})
     save_corpus({"train": rows, "validation": rows}, folder / "corpus")
     with HubServer() as hub:
+        asked = write_repositories(hub, folder)
+        (folder / "asked.json").write_text(json.dumps(asked))
         pushed, loaded = run_session(hub, "push", folder), run_session(hub, "load", folder)
+    assert not list((folder / "home-push").rglob("models--other--secret/**/items.parquet")), "kept beside its cache"
     return pushed, loaded, hub, model
 
 
@@ -95,6 +125,28 @@ def files_of(hub, name, kind="model", revision="main"):
 
 def card_of(hub, name, kind="model", revision="main"):
     return hub.repository(name, kind).files(revision)["README.md"].decode()
+
+
+def test_each_argument_of_loading_reaches_the_catalogue(session):
+    report, _, _, model = session
+    refused, *loaded = report["asked"]
+    assert refused == "OSError" and loaded == [[model.catalog.content_hash] * 2] * 4
+
+
+def test_pushed_corpora_load_equal(session):
+    # Three recommendations and two clicked searches, in two draws of wordings.
+    assert session[0]["corpora"] == [
+        "train nrip 3 True",
+        "train nsip 2 True",
+        "validation nrip 3 True",
+        "validation nsip 2 True",
+        "Corpus me/corpus has no part 'test'; choose one of those it was saved with.",
+    ]
+
+
+def test_what_is_optional_is_imported_when_it_is_asked_for(session):
+    """All families have answered, and nothing of the extras was loaded."""
+    assert session[1]["optional"] == []
 
 
 def test_server_knew_every_request(session):

@@ -231,10 +231,10 @@ def test_a_history_is_read_once_for_any_number_of_answers(intsr):
     [
         ({}, {}),
         ({"merge_event_tokens": True, "negatives": "hard", "num_training_negatives": 5}, {}),
-        ({"negatives": "popularity"}, {"kind": "popularity"}),
-        ({"relative_bias": "buckets"}, {}),
+        pytest.param({"negatives": "popularity"}, {"kind": "popularity"}, marks=pytest.mark.slow),
+        pytest.param({"relative_bias": "buckets"}, {}, marks=pytest.mark.slow),
         ({"starts_from_latest_item": True, "ranks_with_retrieval": True}, {}),
-        (HSTU | {"ranking_weight": 0.0}, {}),
+        pytest.param(HSTU | {"ranking_weight": 0.0}, {}, marks=pytest.mark.slow),
     ],
     ids=["paper", "hard", "drawn", "buckets", "latest", "hstu"],
 )

@@ -357,9 +357,10 @@ def test_what_is_asked_for_is_read(windows):
     ("settings", "drawn"),
     [
         ({"easy_weight": 0.5, "temperature": 0.5}, "popularity"),
-        (
+        pytest.param(
             {"easy_weight": 0.5, "temperature": 0.5, "starts_from_latest_item": True, "ranks_with_retrieval": True},
             "popularity",
+            marks=pytest.mark.slow,
         ),
         (
             {

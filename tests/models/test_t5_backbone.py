@@ -183,7 +183,7 @@ def make_deep_catalog(num_shared: int, num_specific: int) -> Catalog:
     )
 
 
-@pytest.mark.parametrize(("num_shared", "num_specific"), [(1, 1), (1, 2), (2, 3)])
+@pytest.mark.parametrize(("num_shared", "num_specific"), [(1, 1), pytest.param(1, 2, marks=pytest.mark.slow), (2, 3)])
 def test_any_backbone_merges_events_and_reads_item_vectors(num_shared, num_specific, aisles, tmp_path):
     """Wherever identifier tokens begin and however long identifiers are."""
     write_checkpoint(tmp_path, "t5-1.1")

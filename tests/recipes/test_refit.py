@@ -43,17 +43,23 @@ def split(inputs, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def refitted(inputs, tmp_path_factory):
-    """SynerGen, trained once more on what validation held out."""
-    output_dir = tmp_path_factory.mktemp("validation")
-    return output_dir, run(command("synergen", inputs, output_dir, "--refit", "validation", *VIEWED, launcher=()))
+def viewed(tmp_path_factory):
+    """Options of both runs, which share what is made before training."""
+    return (*VIEWED, "--stages_dir", str(tmp_path_factory.mktemp("stages")))
 
 
 @pytest.fixture(scope="module")
-def shipped(inputs, tmp_path_factory):
+def refitted(inputs, viewed, tmp_path_factory):
+    """SynerGen, trained once more on what validation held out."""
+    output_dir = tmp_path_factory.mktemp("validation")
+    return output_dir, run(command("synergen", inputs, output_dir, "--refit", "validation", *viewed, launcher=()))
+
+
+@pytest.fixture(scope="module")
+def shipped(inputs, viewed, tmp_path_factory):
     """GenSR, tested, then trained once more on everything."""
     output_dir = tmp_path_factory.mktemp("everything")
-    return output_dir, run(command("gensr", inputs, output_dir, "--refit", "everything", *VIEWED, launcher=()))
+    return output_dir, run(command("gensr", inputs, output_dir, "--refit", "everything", *viewed, launcher=()))
 
 
 def state_of(output_dir, folder):
@@ -115,10 +121,10 @@ def test_the_table_holds_baselines_that_have_learned_it_too(refitted, split):
 
 
 @pytest.mark.slow
-def test_the_same_command_again_trains_nothing(inputs, refitted):
+def test_the_same_command_again_trains_nothing(inputs, viewed, refitted):
     output_dir, _ = refitted
     before = {path: path.stat().st_mtime_ns for path in output_dir.glob("trainer*/checkpoint-*/model.safetensors")}
-    again = run(command("synergen", inputs, output_dir, "--refit", "validation", *VIEWED, launcher=()))
+    again = run(command("synergen", inputs, output_dir, "--refit", "validation", *viewed, launcher=()))
     assert again.stdout.count("'train_loss': '0'") == 2
     assert {path: path.stat().st_mtime_ns for path in before} == before
 

@@ -67,10 +67,11 @@ def run_forked(arguments, seconds):
 def fork_server():
     """Start a process that imports the recipes once, with the environment of runs, and is forked for each."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["seekrec.recipes"])
+    context.set_forkserver_preload(["forked"])
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment().items():
             patch.setenv(name, value)
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
         forkserver.ensure_running()
     return context
 

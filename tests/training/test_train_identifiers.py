@@ -97,11 +97,19 @@ def test_loss_falls_and_every_parameter_moves(tmp_path):
     assert model.has_codebooks
 
 
-@pytest.mark.parametrize("step", [1, 10, 13, 23])
-def test_a_killed_run_ends_as_if_it_had_not_been(step, tmp_path, kill_at):
-    # 50 items in batches of 16: 4 steps an epoch, 24 in all. So many codes for so few items give the revival work.
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory):
+    """So many codes for so few items give the revival work."""
     crowded = config(codebook_size=40)
-    whole = train(tmp_path / "whole", config=crowded)
+    return crowded, train(tmp_path_factory.mktemp("whole"), config=crowded)
+
+
+# 50 items in batches of 16: 4 steps an epoch, 24 in all.
+@pytest.mark.parametrize(
+    "step", [1, pytest.param(10, marks=pytest.mark.slow), 13, pytest.param(23, marks=pytest.mark.slow)]
+)
+def test_a_killed_run_ends_as_if_it_had_not_been(step, tmp_path, kill_at, crowded):
+    crowded, whole = crowded
     kill_at(step)
     with pytest.raises(Killed):
         train(tmp_path / "killed", config=crowded)

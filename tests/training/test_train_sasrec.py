@@ -107,7 +107,9 @@ def whole_run(tmp_path_factory):
     return model.state_dict(), curve_of(folder)
 
 
-@pytest.mark.parametrize(("step", "is_half_written"), [(3, False), (17, False), (29, True)])
+@pytest.mark.parametrize(
+    ("step", "is_half_written"), [pytest.param(3, False, marks=pytest.mark.slow), (17, False), (29, True)]
+)
 def test_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch, whole_run, step, is_half_written):
     sequences, withheld = checkerboard()
     with monkeypatch.context() as patch:

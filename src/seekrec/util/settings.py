@@ -9,6 +9,7 @@ named in its `fields_from_data` and are not options; fields that a library's bas
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import re
 import types
@@ -37,6 +38,7 @@ def option_values(group: object) -> dict[str, object]:
     return {name: getattr(group, name) for name in option_names(type(group))}
 
 
+@functools.cache
 def options_of(kind: type) -> type:
     """Make the dataclass of a class's options that `HfArgumentParser` reads, with help from docstrings."""
     names, defaults = option_names(kind), {field.name: field for field in dataclasses.fields(kind)}

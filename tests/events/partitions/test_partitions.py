@@ -99,7 +99,7 @@ def test_the_partition_of_a_user_is_its_xxhash(logs):
                 assert f"partition-{bucket * number // 1024:05d}" == info.folder
 
 
-@pytest.mark.parametrize("protocol", ["strict", "paper"])
+@pytest.mark.parametrize("protocol", ["strict", pytest.param("paper", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "settings",
     [{}, {"method": "last_days", "num_test_days": 2}, {"max_history": 5, "keep_impressions": True}],
