@@ -20,7 +20,7 @@ from seekrec.util.finite import weights_key
 
 @pytest.mark.parametrize("name", HAMMERED)
 def test_threads_set_catalogues_while_others_ask(name, aisles):
-    counts = hammer(name, aisles, seconds=0.6, num_threads=8)
+    counts = hammer(name, aisles, seconds=0.3, num_threads=8)
     assert counts["answers"] > 0 and counts["sets"] > 0
     assert (counts["wrong"], counts["stale_afterwards"], counts["first_error"]) == (0, 0, None)
 

@@ -48,6 +48,7 @@ def test_the_run_prints_a_table_and_leaves_a_complete_model(finished):
     assert not list((output_dir / "model").rglob("*.bin"))
 
 
+@pytest.mark.slow
 def test_the_fast_way_of_training_runs_too(inputs, tmp_path):
     """A user's history once for all targets, and bf16: what the CPU recipes use."""
     options = ("--corpus", "stream", "--bf16", "true")
