@@ -351,7 +351,7 @@ def test_a_changed_catalogue_has_the_views_of_one_made_anew(monkeypatch):
     """After additions, updates and removals in any order; of what both have, nothing is made again."""
     for name in ("_FEW_ITEMS", "_ROWS_AT_ONCE"):
         monkeypatch.setattr(products, name, {"_FEW_ITEMS": 0, "_ROWS_AT_ONCE": 7}[name])
-    monkeypatch.setattr(products, "_multiplies_halves", lambda: True)
+    monkeypatch.setattr(products, "cpu_has_bf16", lambda: True)
     monkeypatch.setattr("seekrec.models.views.lexical._MOST_STRETCHES", 3)
     weights = write_view_weights({"search": dict.fromkeys(ANSWER_VIEWS, 1.0)})
     model, processor = make_synergen(view_weights=weights)
@@ -556,7 +556,7 @@ def test_rough_products_find_what_exact_ones_do(cost, monkeypatch):
     """Of vectors of any length, and of those less a mean, looked through in halves where the processor has them."""
     rng, counts = np.random.default_rng(cost % 7), [5, 1, 40]
     monkeypatch.setattr(products, "_FEW_ITEMS", 0)
-    monkeypatch.setattr(products, "_multiplies_halves", lambda: True)
+    monkeypatch.setattr(products, "cpu_has_bf16", lambda: True)
     monkeypatch.setattr(added_scores, "_COST_OF_PAIR", cost)
     vectors, texts = (torch.from_numpy(rng.normal(size=(9_000, 32)).astype(np.float32)) for _ in range(2))
     unit = F.normalize(texts - texts.mean(0), dim=1)

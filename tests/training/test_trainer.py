@@ -88,7 +88,8 @@ def test_no_checkpoint_holds_weights_that_are_not_numbers(tmp_path):
 
 def test_a_finished_training_is_taken_and_a_longer_one_goes_on(tmp_path):
     def run(**arguments):
-        one = trainer(tmp_path, lambda weight, step: weight.sum(), save_strategy="steps", save_steps=3, **arguments)
+        settings = {"save_strategy": "steps", "save_steps": 3, "lr_scheduler_type": "constant"} | arguments
+        one = trainer(tmp_path, lambda weight, step: weight.sum(), **settings)
         trained = train_once(one, (), {"data": 1})
         assert not trained.training  # what is asked of it next has no dropout, whether it was trained now or before
         return float(trained.weight.detach()), one.model.step
@@ -96,8 +97,31 @@ def test_a_finished_training_is_taken_and_a_longer_one_goes_on(tmp_path):
     first = run()
     assert first[1] == 6
     assert run() == (first[0], 0)
+    # Also where it ended in the middle of an epoch.
+    short = run(max_steps=3)
+    assert short[1] == 3 and run(max_steps=3) == (short[0], 0)
     assert run(learning_rate=1e-3)[1] == 6
     assert run() == (first[0], 0)
+
+
+@pytest.mark.parametrize(("has_bf16", "precision"), [(True, "bf16"), (False, "no")])
+def test_a_processor_without_bf16_trains_in_float32(tmp_path, monkeypatch, caplog, has_bf16, precision):
+    monkeypatch.setattr("seekrec.training.trainer.cpu_has_bf16", lambda: has_bf16)
+    kinds = set()
+
+    def loss(weight, step):
+        kinds.add((weight[None] @ weight[:, None]).dtype)
+        return weight.sum()
+
+    one = trainer(tmp_path, loss, bf16=True, max_steps=1, save_strategy="steps", save_steps=1)
+    assert one.accelerator.mixed_precision == precision
+    assert ("training in float32" in caplog.text) != has_bf16
+    train_once(one, (), {})
+    # The same settings are the same training, wherever it goes on.
+    monkeypatch.setattr("seekrec.training.trainer.cpu_has_bf16", lambda: not has_bf16)
+    again = trainer(tmp_path, loss, bf16=True, max_steps=1, save_strategy="steps", save_steps=1)
+    train_once(again, (), {})
+    assert kinds == {torch.bfloat16 if has_bf16 else torch.float32} and again.model.step == 0
 
 
 def test_the_trainings_of_stages_stop_too(tmp_path):

@@ -13,6 +13,7 @@ import psutil
 import torch
 
 from seekrec.util.clock import share_of_core
+from seekrec.util.precision import cpu_has_bf16
 from seekrec.util.units import format_bytes
 
 # Matrices of the probe: the sizes of a feed-forward layer of a small model.
@@ -67,7 +68,7 @@ class Machine:
             gpu=torch.cuda.get_device_name() if has_gpu else None,
             gpu_memory=torch.cuda.get_device_properties(0).total_memory if has_gpu else 0,
             gflops=_measure_gflops(device),
-            has_bf16=torch.cuda.is_bf16_supported() if has_gpu else _cpu_has_bf16(),
+            has_bf16=torch.cuda.is_bf16_supported() if has_gpu else cpu_has_bf16(),
             share_of_core=share_of_core(),
         )
 
@@ -111,11 +112,6 @@ def _measure_gflops(device: torch.device) -> float:
             product.sum().item()
             count += 10
     return 2e-9 * _ROWS * scale * _WIDTH * _INNER * count / (time.perf_counter() - started)
-
-
-def _cpu_has_bf16() -> bool:
-    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return any(check() for check in checks if check is not None)
 
 
 __all__ = ["Machine", "memory_size"]

@@ -18,13 +18,14 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
-from transformers import PreTrainedModel, TrainerState
+from transformers import PreTrainedModel, TrainerState, TrainingArguments
 
 from seekrec.errors import DivergenceError
 from seekrec.training.budget import TimeBudget, is_used_up
-from seekrec.training.checkpoints import STATE_FILE, find_checkpoint
+from seekrec.training.checkpoints import STATE_FILE, find_checkpoint, read_state
 from seekrec.training.identity import claim_folder, training_identity
 from seekrec.training.row_adamw import RowGradientTrainer, gather_rows
+from seekrec.util.precision import cpu_has_bf16
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,8 @@ class GenerativeTrainer(RowGradientTrainer):
     ) -> None:
         # The stages before may have trained in this process in another precision; accelerate keeps the first for good.
         AcceleratorState._reset_state()
+        if "args" in kwargs:
+            _leave_slow_precision(kwargs["args"])
         # Trainer insists on a data set to evaluate on; `evaluate` ranks requests and does not read it.
         kwargs.setdefault("eval_dataset", kwargs.get("train_dataset"))
         super().__init__(**kwargs)
@@ -152,6 +155,16 @@ class GenerativeTrainer(RowGradientTrainer):
         )
 
 
+def _leave_slow_precision(arguments: TrainingArguments) -> None:
+    """Train in float32 on a CPU that has no bfloat16; for a folder it is the same training, as on another device."""
+    if arguments.mixed_precision == "bf16" and arguments.device.type == "cpu" and not cpu_has_bf16():
+        logger.warning(
+            "`bf16` is set, and this processor computes bfloat16 in software, several times as slowly as float32; "
+            "training in float32."
+        )
+        arguments.mixed_precision = "no"
+
+
 def train_once(
     trainer: GenerativeTrainer,
     settings: Sequence[object],
@@ -191,6 +204,9 @@ def train_once(
         checkpoint = find_checkpoint(folder, only_model=arguments.save_only_model)
     if budget is not None and checkpoint is not None and is_used_up(checkpoint, budget.max_seconds):
         logger.info("%s: the training ended when its time was used up; it is taken as it is.", folder)
+        trainer.take(checkpoint)
+    elif checkpoint is not None and 0 < arguments.max_steps <= read_state(Path(checkpoint)).get("global_step", 0):
+        # In the middle of an epoch Trainer would do a step before it looks.
         trainer.take(checkpoint)
     else:
         if budget is not None:

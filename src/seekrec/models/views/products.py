@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from seekrec.util.growing import append_rows
+from seekrec.util.precision import cpu_has_bf16
 
 # A half is rounded at the eighth binary digit. A copy of fewer items is not worth its making: of sixteen requests each
 # takes 5 % less with one in a dense family at 100 thousand items and as long in GenSR, at a million 10 % less there.
@@ -23,11 +24,6 @@ _ROUNDING = 2.0**-8
 _ROWS_AT_ONCE = 2**14
 # Fewer pairs of a request are multiplied together with those of the others.
 _FEW_OF_REQUEST = 64
-
-
-def _multiplies_halves() -> bool:
-    """Return whether this processor has instructions for bfloat16."""
-    return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
 @dataclass(frozen=True)
@@ -107,7 +103,7 @@ class VectorTable:
     def rounded(self) -> Rounded | None:
         """A copy to look through; `None` where there are few items, or the processor would be slower with it."""
         vectors = self.vectors
-        if vectors.device.type != "cpu" or len(vectors) < _FEW_ITEMS or not _multiplies_halves():
+        if vectors.device.type != "cpu" or len(vectors) < _FEW_ITEMS or not cpu_has_bf16():
             return None
         items = torch.empty(vectors.shape, dtype=torch.bfloat16)
         error = 0.0
