@@ -33,7 +33,7 @@ class Arguments:
     """What is measured."""
 
     width: int = field(
-        default=128, metadata={"help": "Width of the model, and a quarter of that of its layers."}
+        default=128, metadata={"help": "Width of the model; feed-forward layers are four times as wide."}
     )
     batch_size: int = field(default=32, metadata={"help": "Sequences of a step."})
     length: int = field(default=200, metadata={"help": "Tokens of a sequence."})
