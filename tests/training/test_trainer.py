@@ -98,8 +98,9 @@ def test_a_finished_training_is_taken_and_a_longer_one_goes_on(tmp_path):
     assert first[1] == 6
     assert run() == (first[0], 0)
     # Also where it ended in the middle of an epoch.
-    short = run(max_steps=3)
-    assert short[1] == 3 and run(max_steps=3) == (short[0], 0)
+    for length in ({"max_steps": 3}, {"max_steps": -1, "num_train_epochs": 0.5}):
+        short = run(**length)
+        assert short[1] == 3 and run(**length) == (short[0], 0)
     assert run(learning_rate=1e-3)[1] == 6
     assert run() == (first[0], 0)
 

@@ -187,7 +187,7 @@ class StageTime:
         arguments = trainer.args
         self._budget = TimeBudget(self.ends, clock=self.clock)
         trainer.add_callback(self._budget)
-        planned = math.ceil(arguments.num_train_epochs * _updates(trainer))
+        planned = math.ceil(arguments.num_train_epochs * updates_of_epoch(trainer))
         if (checkpoint := find_checkpoint(str(arguments.output_dir))) is not None:
             fitting = int(read_state(Path(checkpoint))["max_steps"])
         else:
@@ -202,7 +202,7 @@ class StageTime:
 
     def note_steps(self, trainer: Trainer) -> None:
         """Note how many steps of a training there was time for."""
-        planned, done = math.ceil(trainer.args.num_train_epochs * _updates(trainer)), trainer.state.global_step
+        planned, done = math.ceil(trainer.args.num_train_epochs * updates_of_epoch(trainer)), trainer.state.global_step
         is_cut = trainer.args.max_steps > 0 or (self._budget is not None and self._budget.is_spent)
         if is_cut and done < planned:
             self.left_out = f"{planned - done:,} of {planned:,} steps"
@@ -252,7 +252,7 @@ def is_used_up(checkpoint: str | Path, max_seconds: float) -> bool:
     return spent["is_spent"] and max_seconds <= spent["max_seconds"]
 
 
-def _updates(trainer: Trainer) -> int:
+def updates_of_epoch(trainer: Trainer) -> int:
     """Return the updates of an epoch."""
     accumulated = trainer.args.gradient_accumulation_steps
     return max(1, -(-len(trainer.get_train_dataloader()) // accumulated))
@@ -316,4 +316,4 @@ def _read(callbacks: Mapping[str, object]) -> _Spent:
     return {"seconds": 0.0, "is_spent": False, "max_seconds": 0.0}
 
 
-__all__ = ["LEAST_CASES", "PartTimes", "StageTime", "TimeBudget", "is_used_up", "time_steps"]
+__all__ = ["LEAST_CASES", "PartTimes", "StageTime", "TimeBudget", "is_used_up", "time_steps", "updates_of_epoch"]

@@ -21,7 +21,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, TrainerState, TrainingArguments
 
 from seekrec.errors import DivergenceError
-from seekrec.training.budget import TimeBudget, is_used_up
+from seekrec.training.budget import TimeBudget, is_used_up, updates_of_epoch
 from seekrec.training.checkpoints import STATE_FILE, find_checkpoint, read_state
 from seekrec.training.identity import claim_folder, training_identity
 from seekrec.training.row_adamw import RowGradientTrainer, gather_rows
@@ -165,6 +165,13 @@ def _leave_slow_precision(arguments: TrainingArguments) -> None:
         arguments.mixed_precision = "no"
 
 
+def _ended_within_epoch(trainer: GenerativeTrainer, checkpoint: str) -> bool:
+    """Return whether a training ended in the middle of an epoch, where Trainer does a step before it looks."""
+    arguments, updates = trainer.args, updates_of_epoch(trainer)
+    planned = arguments.max_steps if arguments.max_steps > 0 else math.ceil(arguments.num_train_epochs * updates)
+    return planned % updates > 0 and read_state(Path(checkpoint)).get("global_step", 0) >= planned
+
+
 def train_once(
     trainer: GenerativeTrainer,
     settings: Sequence[object],
@@ -205,8 +212,7 @@ def train_once(
     if budget is not None and checkpoint is not None and is_used_up(checkpoint, budget.max_seconds):
         logger.info("%s: the training ended when its time was used up; it is taken as it is.", folder)
         trainer.take(checkpoint)
-    elif checkpoint is not None and 0 < arguments.max_steps <= read_state(Path(checkpoint)).get("global_step", 0):
-        # In the middle of an epoch Trainer would do a step before it looks.
+    elif checkpoint is not None and _ended_within_epoch(trainer, checkpoint):
         trainer.take(checkpoint)
     else:
         if budget is not None:
