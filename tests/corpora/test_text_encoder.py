@@ -69,7 +69,7 @@ def test_hostile_texts_stay_text(tokenizer):
         assert row, text
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     text=st.lists(
         st.one_of(
@@ -85,7 +85,7 @@ def test_any_text_stays_text(tokenizer, text, limit):
     assert limit is None or len(row) <= limit
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(words=st.lists(st.text(alphabet="abcdefghijklmnopqrstuvwxyzABCDEF0123456789.,;:!?'()-", max_size=12)))
 def test_ordinary_text_is_encoded_as_by_the_tokenizer(tokenizer, words):
     text = " ".join(words)
