@@ -51,7 +51,9 @@ def questions(draw):
     return Request(history, query=query), draw(st.integers(1, 30)), draw(st.integers(1, 30)), allowed, candidates
 
 
-@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(asked=st.lists(questions(), min_size=1, max_size=5), norm=st.sampled_from(["vocab", "level"]))
 def test_a_mixed_batch_gives_what_each_request_gives_alone(gensar, asked, norm):
     model, processor = gensar
