@@ -34,18 +34,26 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["HF_HOME"] = cache.name
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Spare the objects of imported libraries from every later garbage collection; Trainer asks for one per run."""
-    gc.collect()
-    gc.freeze()
-
-
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Small models are faster on one thread, and sums come in one order."""
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_disks() -> Iterator[None]:
+    """What tests write need not outlive the machine; that a process may die at any step is tested without the wait."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_garbage_collections() -> None:
+    """Spare the objects of libraries and of earlier tests from collections; Trainer asks for one at each end of a run."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

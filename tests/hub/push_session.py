@@ -1,18 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What users do with the Hub, in processes of their own: `python push_session.py push|load FOLDER`.
+"""What users do with the Hub, in processes of their own: `python push_session.py FOLDER`.
 
-They run in subprocesses of the tests, because huggingface_hub reads its address when it is imported. `push` publishes
-what lies in the folder, reads what it is asked to and writes `push.json`; `load`, which does not import
-seekrec, reads it back and writes `load.json`.
+It runs in a subprocess of the tests, because huggingface_hub reads its address when it is imported, and forks: `push`
+publishes what lies in the folder, reads what it is asked to and writes `push.json`; `load`, which has not imported
+seekrec and finds an empty cache, reads it back and writes `load.json`.
 """
 
 import contextlib
 import io
 import json
+import multiprocessing
+import os
 import re
 import runpy
 import sys
 from pathlib import Path
+
+import datasets
+from huggingface_hub import HfApi
+from transformers import AutoConfig, AutoModel, AutoProcessor, pipeline
 
 ROOT = Path(__file__).parents[2]
 OTHERS = ("gensr", "intsr", "synergen")
@@ -42,10 +48,6 @@ def plain(answers):
 
 
 def push(folder):
-    import datasets
-    from huggingface_hub import HfApi
-    from transformers import AutoModel, AutoProcessor, pipeline
-
     import seekrec
     from seekrec.events.readers import read_hub
     from seekrec.recipes.t5 import add_lora
@@ -107,6 +109,9 @@ def push(folder):
     run_code(card_of("me/kite-log", "dataset"))
     report["corpora"] = push_and_load_corpora()
     report["asked"] = load_with_arguments(json.loads((folder / "asked.json").read_text()))
+    report["beside_cache"] = list(
+        map(str, Path(os.environ["HF_HOME"]).rglob("models--other--secret/**/items.parquet"))
+    )
     (folder / "push.json").write_text(json.dumps(report))
 
 
@@ -144,8 +149,6 @@ def push_and_load_corpora():
 
 def load_with_arguments(asked):
     """Load models and processors; return the hashes of both catalogues, or the name of the error."""
-    from transformers import AutoModel, AutoProcessor
-
     report = []
     for repository, arguments in asked:
         try:
@@ -157,8 +160,6 @@ def load_with_arguments(asked):
 
 
 def load(folder):
-    from transformers import AutoConfig, AutoModel, AutoProcessor, pipeline
-
     assert "seekrec" not in sys.modules
     report = {"refused": None}
     try:
@@ -190,5 +191,16 @@ def load(folder):
     (folder / "load.json").write_text(json.dumps(report))
 
 
+def main(folder):
+    for step in (push, load):
+        process = multiprocessing.get_context("fork").Process(target=step, args=(folder,))
+        process.start()
+        process.join()
+        if process.exitcode:
+            sys.exit(process.exitcode)
+        # What one of them has downloaded or made is not there for the other.
+        os.rename(os.environ["HF_HOME"], folder / f"home-{step.__name__}")
+
+
 if __name__ == "__main__":
-    {"push": push, "load": load}[sys.argv[1]](Path(sys.argv[2]))
+    main(Path(sys.argv[1]))

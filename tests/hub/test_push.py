@@ -59,18 +59,18 @@ DENSE = [
 ]
 
 
-def run_session(hub, what, folder):
+def run_session(hub, folder):
     finished = subprocess.run(
-        [sys.executable, str(SESSION), what, str(folder)],
-        env={**os.environ, **hub.environment(folder / f"home-{what}"), "OMP_NUM_THREADS": "1"},
+        [sys.executable, str(SESSION), str(folder)],
+        env={**os.environ, **hub.environment(folder / "home"), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=280,
     )
     assert finished.returncode == 0, finished.stderr[-4000:]
     # The token is in no output, and no file is written that holds it.
     assert "hf_test" not in finished.stdout + finished.stderr
-    return json.loads((folder / f"{what}.json").read_text())
+    return [json.loads((folder / f"{step}.json").read_text()) for step in ("push", "load")]
 
 
 def write_repositories(hub, folder):
@@ -113,8 +113,7 @@ def session(tmp_path_factory):
     with HubServer() as hub:
         asked = write_repositories(hub, folder)
         (folder / "asked.json").write_text(json.dumps(asked))
-        pushed, loaded = run_session(hub, "push", folder), run_session(hub, "load", folder)
-    assert not list((folder / "home-push").rglob("models--other--secret/**/items.parquet")), "kept beside its cache"
+        pushed, loaded = run_session(hub, folder)
     return pushed, loaded, hub, model
 
 
@@ -131,6 +130,10 @@ def test_each_argument_of_loading_reaches_the_catalogue(session):
     report, _, _, model = session
     refused, *loaded = report["asked"]
     assert refused == "OSError" and loaded == [[model.catalog.content_hash] * 2] * 4
+
+
+def test_what_a_private_repository_holds_is_kept_in_the_cache_that_was_named_alone(session):
+    assert session[0]["beside_cache"] == []
 
 
 def test_pushed_corpora_load_equal(session):

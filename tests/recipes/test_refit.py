@@ -57,9 +57,9 @@ def refitted(inputs, viewed, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def shipped(inputs, viewed, tmp_path_factory):
-    """GenSR, tested, then trained once more on everything."""
+    """IntSR, tested, then trained once more on everything."""
     output_dir = tmp_path_factory.mktemp("everything")
-    return output_dir, run(command("gensr", inputs, output_dir, "--refit", "everything", *viewed, launcher=()))
+    return output_dir, run(command("intsr", inputs, output_dir, "--refit", "everything", *viewed, launcher=()))
 
 
 def state_of(output_dir, folder):
@@ -131,7 +131,7 @@ def test_the_same_command_again_trains_nothing(inputs, viewed, refitted):
 
 def test_what_has_learned_everything_keeps_the_test_of_the_training_before(shipped, split):
     output_dir, done = shipped
-    assert "GenSR" in done.stdout and refit_of(output_dir)["num_events"] == split.log.num_events
+    assert "IntSR" in done.stdout and refit_of(output_dir)["num_events"] == split.log.num_events
     folder = output_dir / "model"
     rows = read_results(folder / "results.json")
     assert {row.split_fingerprint for row in rows} == {split.fingerprint}
@@ -142,13 +142,13 @@ def test_what_has_learned_everything_keeps_the_test_of_the_training_before(shipp
 
 def test_its_card_says_so_and_claims_no_figures(shipped):
     folder = shipped[0] / "model"
-    described = describe_model(folder, repo_id="me/gensr", system="GenSR", license="apache-2.0", dataset_id="me/log")
+    described = describe_model(folder, repo_id="me/intsr", system="IntSR", license="apache-2.0", dataset_id="me/log")
     rows = read_results(folder / "results.json")
-    card = render_model_card(ROOT / "hub_cards/gensr.md", rows, described)
+    card = render_model_card(ROOT / "hub_cards/intsr.md", rows, described)
     assert "**This model has learned from all events of the log" in card
     assert "model-index" not in card and eval_results_yaml(rows, described) is None
     before = {**described, "refit": None}
-    assert "model-index" in render_model_card(ROOT / "hub_cards/gensr.md", rows, before)
+    assert "model-index" in render_model_card(ROOT / "hub_cards/intsr.md", rows, before)
 
 
 def test_its_test_cases_are_no_test_of_it_for_others(shipped, refitted, split):

@@ -1,21 +1,16 @@
 """Starting a recipe as a user does, on the data of `tiny_data.py`."""
 
 import contextlib
-import functools
 import io
 import json
-import multiprocessing
+import logging
 import os
 import runpy
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from multiprocessing import forkserver
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[2]
 ACCELERATE = ("-m", "accelerate.commands.launch")
@@ -37,54 +32,30 @@ def environment():
 
 
 def run(arguments, *, seconds=280):
-    """Run a command to its end; a script of ours in a fork of a process that has imported what it needs."""
-    is_script = Path(arguments[1]).suffix == ".py"
-    done = (run_forked if is_script else run_anew)(arguments, seconds)
+    """Run a command to its end; a script of ours without a launcher in this process, which has imported what it needs."""
+    if Path(arguments[1]).suffix == ".py":
+        return run_here(arguments)
+    done = subprocess.run(
+        arguments, capture_output=True, text=True, env=environment(), cwd=ROOT, timeout=seconds, check=False
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     return done
 
 
-def run_anew(arguments, seconds):
-    return subprocess.run(
-        arguments, capture_output=True, text=True, env=environment(), cwd=ROOT, timeout=seconds, check=False
-    )
-
-
-def run_forked(arguments, seconds):
-    """Run `python script options` in a process of its own, without the ten seconds of its imports."""
-    with tempfile.TemporaryDirectory() as folder:
-        said = [Path(folder) / name for name in ("stdout", "stderr")]
-        process = fork_server().Process(target=_run_script, args=(arguments[1:], said))
-        process.start()
-        process.join(seconds)
-        if process.is_alive():
-            process.kill()
-            raise subprocess.TimeoutExpired(arguments, seconds)
-        return subprocess.CompletedProcess(arguments, process.exitcode, *(path.read_text() for path in said))
-
-
-@functools.cache
-def fork_server():
-    """Start a process that imports the recipes once, with the environment of runs, and is forked for each."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["forked"])
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment().items():
-            patch.setenv(name, value)
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
-        forkserver.ensure_running()
-    return context
-
-
-def _run_script(words, said):
-    for stream, path in zip((sys.stdout, sys.stderr), said, strict=True):
-        with path.open("w") as file:
-            os.dup2(file.fileno(), stream.fileno())
-    os.chdir(ROOT)
-    sys.argv = list(words)
-    # As the interpreter does.
-    sys.path.insert(0, str((ROOT / words[0]).parent))
-    runpy.run_path(words[0], run_name="__main__")
+def run_here(arguments):
+    """Run `python script options`; what is logged counts as stderr, and what ends it fails the test."""
+    root, logged = logging.getLogger(), io.StringIO()
+    handler, level = logging.StreamHandler(logged), root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        printed = run_script(Path(arguments[1]).name, *arguments[2:])
+    except SystemExit as stopped:
+        raise AssertionError(str(stopped)) from stopped
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+    return subprocess.CompletedProcess(arguments, 0, printed, logged.getvalue())
 
 
 def kill_in_training(arguments, output_dir, *, seconds=240):
