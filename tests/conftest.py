@@ -52,7 +52,7 @@ def no_waiting_for_disks() -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def short_garbage_collections() -> None:
-    """Spare the objects of libraries and of earlier tests from collections; Trainer asks for one at each end of a run."""
+    """Spare what libraries and earlier tests have made from collections; Trainer asks for one for each run."""
     gc.freeze()
 
 

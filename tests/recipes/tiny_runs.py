@@ -32,7 +32,7 @@ def environment():
 
 
 def run(arguments, *, seconds=280):
-    """Run a command to its end; a script of ours without a launcher in this process, which has imported what it needs."""
+    """Run a command to its end; a script without a launcher in this process, which has imported what it needs."""
     if Path(arguments[1]).suffix == ".py":
         return run_here(arguments)
     done = subprocess.run(
