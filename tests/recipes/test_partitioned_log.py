@@ -76,7 +76,9 @@ def test_a_log_in_partitions_is_trained_on_and_ranked_as_a_whole(inputs, shop, t
 @pytest.mark.parametrize(
     ("family", "more", "tasks"),
     [
-        ("gensar", ("--corpus", "stream"), {"histories": 3, "desc2id_semantic": 1}),
+        pytest.param(
+            *("gensar", ("--corpus", "stream")), {"histories": 3, "desc2id_semantic": 1}, marks=pytest.mark.slow
+        ),
         pytest.param(
             *("gensar", ("--corpus", "instructions")),
             {"nrip": 3, "nsip": 3, "nsqp": 3, "id2desc_collaborative": 1},
