@@ -140,6 +140,15 @@ def test_what_has_learned_everything_keeps_the_test_of_the_training_before(shipp
     assert (output_dir / "examples.json").is_file()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["gensar", "gensr"])
+def test_models_that_write_text_learn_everything_too(family, inputs, viewed, split, tmp_path):
+    run(command(family, inputs, tmp_path, "--refit", "everything", *viewed, launcher=()))
+    assert refit_of(tmp_path)["num_events"] == split.log.num_events
+    model = AutoModel.from_pretrained(tmp_path / "model")
+    check_counts(model.views, learn_held_out(split, "everything"), model.catalog.id_map)
+
+
 def test_its_card_says_so_and_claims_no_figures(shipped):
     folder = shipped[0] / "model"
     described = describe_model(folder, repo_id="me/intsr", system="IntSR", license="apache-2.0", dataset_id="me/log")
