@@ -45,7 +45,6 @@ def train(family, kind, encoder, folder, *options):
 # One family each; the others take minutes.
 DEFAULT = [
     ("gensar", "all of it"),
-    ("intsr", "categories alone"),
     ("intsr", "ids alone"),
     ("intsr", "searches of an order"),
 ]
