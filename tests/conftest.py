@@ -11,6 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
+# There are several, none of which holds a doctest: as modules, two folders named at once would be at odds.
+collect_ignore_glob = ["*conftest.py"]
+
 # Read once, when a library is imported: so they are set here, not in a fixture.
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",

@@ -124,6 +124,8 @@ class HubServer:
 class _Handler(BaseHTTPRequestHandler):
     hub: HubServer
     protocol_version = "HTTP/1.1"
+    # Headers and body are two writes: the second would wait 40 ms for the first to be acknowledged.
+    disable_nagle_algorithm = True
     routes: list[tuple[str, re.Pattern[str], str]] = []
 
     def log_message(self, *arguments: object) -> None:

@@ -64,7 +64,7 @@ def write_checkpoint(folder, kind: str):
     return model_class.from_pretrained(folder).eval()
 
 
-@pytest.fixture(scope="module", params=["t5", "t5-1.1", "mt5"])
+@pytest.fixture(scope="module", params=["t5", "t5-1.1", pytest.param("mt5", marks=pytest.mark.slow)])
 def backbone(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     return str(folder), write_checkpoint(folder, request.param)
