@@ -20,7 +20,6 @@ from small_shop import (
 from seekrec.corpora.training_windows import build_training_windows
 from seekrec.events import split_log
 
-
 # By default each family is tested as its paper has it and as its recipes do; the other ways are slow by mark.
 DEFAULT_WAYS = {
     "gensar": ("instructions", "stream"),
