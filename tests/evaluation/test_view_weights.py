@@ -257,8 +257,10 @@ def test_a_few_cases_find_the_words_with_which_all_weigh(monkeypatch, aisles, tm
     assert older.decay == 0.6 and (older.similarities != again.item_knn.similarities).nnz == 0
 
 
-@pytest.mark.parametrize(("bias", "rounds"), [(0.0, 10), (-0.8, 10), (-0.8, 2)])
-def test_being_new_weighs_what_makes_new_items_as_likely_as_others(monkeypatch, bias, rounds):
+@pytest.mark.parametrize(
+    ("bias", "rounds", "finds_by_views"), [(0.0, 10, False), (-0.8, 10, False), (-0.8, 2, False), (-0.8, 10, True)]
+)
+def test_being_new_weighs_what_makes_new_items_as_likely_as_others(monkeypatch, bias, rounds, finds_by_views):
     """Everybody is taken for new once, and one case in ten has such a target: cases drawn so tell the weight.
 
     Of many items, some are; as many cases have such a target.
@@ -273,6 +275,8 @@ def test_being_new_weighs_what_makes_new_items_as_likely_as_others(monkeypatch, 
 
     def score(model, processor, part, asked, by):
         is_new = model.catalog.is_predicted
+        # Beside the model's own answers, whoever finds the items.
+        assert by == ("views then model" if finds_by_views else "all")
         played.append(np.flatnonzero(is_new))
         held.append(int(is_new[part.target_rows].sum()))
         # The model says `bias` too much of new items; targets are drawn as it says of known ones.
@@ -285,6 +289,7 @@ def test_being_new_weighs_what_makes_new_items_as_likely_as_others(monkeypatch, 
 
     monkeypatch.setattr("seekrec.evaluation.view_weights._score", score)
     monkeypatch.setattr(type(model), "score_unit", property(lambda _: 0.3))
+    monkeypatch.setattr(type(model), "finds_by_views", property(lambda _: finds_by_views))
     weight = _weigh_new(model, processor, cases, Views(24), {"lexical": 2.0}, 0)
     assert model.catalog is catalog
     assert len(played) == rounds

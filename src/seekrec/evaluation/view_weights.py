@@ -272,10 +272,8 @@ def _weigh_new(
     views = views.only({name for name, weight in weights.items() if weight}) or views
     order = np.lexsort((generator.random(len(cases)), group[cases.target_rows]))
     asked_views = {"new": (views, {**weights, "new": _ALL_THERE_IS}), "sum": (views, weights)}
-    # Where views find the items, it has to bring new ones among these.
-    by: Literal["all", "views"] = "views" if model.finds_by_views else "all"
-    # Views that leave the order to the model count little, and so does what is weighed beside them.
-    unit, scale = model.score_unit, max(weights.values()) if model.finds_by_views else 1.0
+    by: Literal["all", "views then model"] = "views then model" if model.finds_by_views else "all"
+    unit = model.score_unit
     totals: list[np.ndarray] = []
     marks: list[np.ndarray] = []
     counts: list[np.ndarray] = []
@@ -284,7 +282,7 @@ def _weigh_new(
             model.set_catalog(replace(catalog, is_predicted=catalog.is_predicted | (group == taken)))
             part = cases.take(np.sort(order[number::rounds]))
             scored = _score(model, processor, part, asked_views, by=by)
-            totals += list((scored.own + scored.added["sum"]) / scale)
+            totals += list(scored.own + scored.added["sum"])
             marks += list(np.round((scored.added["new"] - scored.added["sum"]) / (unit * _ALL_THERE_IS)) * unit)
             counts += list(scored.log_counts)
     finally:
@@ -292,7 +290,7 @@ def _weigh_new(
     beside = ScoredCases(_pad(totals, -np.inf), {"new": _pad(marks, 0.0)}, _pad(counts, 0.0))
     learned = likely_weights(beside, ["new"], unit=unit)
     is_free = beside.values(learned).mean() >= (1 - _MAY_COST) * beside.values({}).mean()
-    return float(f"{scale * learned['new']:.3g}") if is_free else 0.0
+    return float(f"{learned['new']:.3g}") if is_free else 0.0
 
 
 def _score(
@@ -344,9 +342,9 @@ def _score(
             targets = cases.target_rows[numbers][:, None]
             found = [np.concatenate(parts) for parts in zip(targets, *best, strict=True)]
             found = [line[np.sort(np.unique(line, return_index=True)[1])] for line in found]
-            # One more than the views found, unless the target is among them.
             kept = [
-                by != "views then model" or len(line) == len(own) for line, own in zip(found, best[0], strict=True)
+                by != "views then model" or np.isin(target, np.concatenate(own)).item()
+                for target, *own in zip(targets, *best, strict=True)
             ]
             log_counts = [np.zeros(len(line)) for line in found]
             if draws and by != "views then model":
