@@ -104,14 +104,15 @@ def _measure_gflops(device: torch.device) -> float:
     left = torch.ones(_ROWS * scale, _WIDTH, device=device)
     right = torch.ones(_WIDTH, _INNER, device=device)
     (left @ right).sum().item()
-    count, started = 0, time.perf_counter()
+    count, seconds, started = 0, 0.0, time.perf_counter()
     with torch.no_grad():
-        while time.perf_counter() - started < _PROBE_SECONDS:
+        # Once at least: on a busy machine the moment may be over before it began.
+        while not count or seconds < _PROBE_SECONDS:
             for _ in range(10):
                 product = left @ right
             product.sum().item()
-            count += 10
-    return 2e-9 * _ROWS * scale * _WIDTH * _INNER * count / (time.perf_counter() - started)
+            count, seconds = count + 10, time.perf_counter() - started
+    return 2e-9 * _ROWS * scale * _WIDTH * _INNER * count / seconds
 
 
 __all__ = ["Machine", "memory_size"]
