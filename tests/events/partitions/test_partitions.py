@@ -102,7 +102,11 @@ def test_the_partition_of_a_user_is_its_xxhash(logs):
 @pytest.mark.parametrize("protocol", ["strict", pytest.param("paper", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"method": "last_days", "num_test_days": 2}, {"max_history": 5, "keep_impressions": True}],
+    [
+        {},
+        {"method": "last_days", "num_test_days": 2},
+        pytest.param({"max_history": 5, "keep_impressions": True}, marks=pytest.mark.slow),
+    ],
     ids=["leave_one_out", "last_days", "short"],
 )
 def test_a_partitioned_split_is_the_split_in_memory(logs, in_memory, tmp_path, protocol, settings):
@@ -289,7 +293,9 @@ def test_sizes_of_partitions_follow_the_limit(source, tmp_path):
     assert np.sum([part.num_events for part in log]) == log.num_events
 
 
-@pytest.mark.parametrize("method", ["leave_one_out", "last_tenth", "last_days"])
+@pytest.mark.parametrize(
+    "method", ["leave_one_out", *(pytest.param(name, marks=pytest.mark.slow) for name in ("last_tenth", "last_days"))]
+)
 def test_what_was_held_out_is_learned_as_in_memory(logs, in_memory, tmp_path, method):
     split = split_log(in_memory, method=method)
     for also in ("validation", "everything"):
