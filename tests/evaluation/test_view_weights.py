@@ -302,6 +302,14 @@ def test_being_new_weighs_what_makes_new_items_as_likely_as_others(monkeypatch, 
     assert weight == pytest.approx(max(0.0, -bias), abs=0.12)
 
 
+def test_where_views_find_no_target_being_new_weighs_nothing(monkeypatch):
+    model, processor = make_synergen()
+    nothing = looked_at(np.zeros((0, 0), np.float32), dict.fromkeys(("new", "sum"), np.zeros((0, 0), np.float32)))
+    monkeypatch.setattr("seekrec.evaluation.view_weights._score", lambda *_, **how: nothing)
+    monkeypatch.setattr(type(model), "finds_by_views", property(lambda _: True))
+    assert _weigh_new(model, processor, SimpleCases(np.arange(24)), Views(24), {"lexical": 2.0}, 0) == 0.0
+
+
 def test_a_model_gets_the_views_that_help():
     split = split_log(make_log())
     model, processor = make_synergen()

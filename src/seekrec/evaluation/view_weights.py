@@ -287,6 +287,9 @@ def _weigh_new(
             counts += list(scored.log_counts)
     finally:
         model.set_catalog(catalog)
+    # Views may find no target at all.
+    if not totals:
+        return 0.0
     beside = ScoredCases(_pad(totals, -np.inf), {"new": _pad(marks, 0.0)}, _pad(counts, 0.0))
     learned = likely_weights(beside, ["new"], unit=unit)
     is_free = beside.values(learned).mean() >= (1 - _MAY_COST) * beside.values({}).mean()
