@@ -29,9 +29,9 @@ DEFAULT_WAYS = {
 }
 
 
-def marked(family, way, *values):
+def marked(family, way, value):
     """One parameter of a test, slow unless the way is a default one of its family."""
-    return pytest.param(*values, marks=() if way in DEFAULT_WAYS[family] else pytest.mark.slow)
+    return pytest.param(value, marks=() if way in DEFAULT_WAYS[family] else pytest.mark.slow)
 
 
 def alone(family, ways):
