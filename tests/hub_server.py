@@ -108,9 +108,12 @@ class HubServer:
         return {
             "HF_ENDPOINT": self.url,
             "HF_HOME": str(home),
+            "HF_HUB_CACHE": str(Path(home, "hub")),
+            "HF_DATASETS_CACHE": str(Path(home, "datasets")),
             "HF_TOKEN": "hf_test",
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_OFFLINE": "0",
+            "HF_DATASETS_OFFLINE": "0",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "NO_PROXY": "127.0.0.1",
