@@ -513,6 +513,9 @@ def test_boosts_are_added_to_all_scores(make):
         (np.full(24, np.nan), "`boost` is nan for the item in row 0"),
         ({"i1": "much"}, "`boost` gives 'i1' 'much'"),
         ("i1", "`boost` is 'i1'"),
+        ({"i1": 1e39}, "`boost` is inf for the item in row 1"),
+        ({"i1": 10**400}, "`boost` is "),
+        (np.full(24, -1e39), "`boost` is -inf for the item in row 0"),
     ):
         with pytest.raises(RequestError, match=message):
             model.retrieve(inputs, boost=wrong)
@@ -726,6 +729,31 @@ def test_generative_families_answer_by_the_same_sum(way, aisles, tmp_path, monke
         AutoModel.from_pretrained(tmp_path).retrieve(inputs, top_k=100, num_beams=100, exclude_seen=False)
     )
     assert again[0] == pytest.approx(found[0], abs=1e-4)
+
+
+@pytest.mark.parametrize("make", [make_gensar, make_gensr])
+def test_a_change_of_the_catalogue_keeps_the_vectors_of_queries(make, aisles, monkeypatch):
+    model, processor = make(aisles, view_weights=["search.semantic=3"])
+    model.set_views(Views(len(model.catalog)))
+    embedded = []
+
+    class CountedVectors(FixedVectors):
+        def _embed(self, texts):
+            embedded.extend(texts)
+            return super()._embed(texts)
+
+    monkeypatch.setattr("seekrec.models.interface.QueryVectors", CountedVectors)
+    model.retrieve(processor(SEARCH))
+    for removed in ("i0", "i1"):
+        catalog = model.catalog.remove_items([removed])
+        model.set_catalog(catalog)
+        processor.set_catalog(catalog)
+        assert removed not in scores_of(model.retrieve(processor(SEARCH), top_k=100))[0]
+    assert embedded == [SEARCH.query]
+    # Another encoder, other vectors.
+    model.set_catalog(replace(model.catalog, semantic_encoder_name="another"))
+    model.retrieve(processor(SEARCH))
+    assert embedded == [SEARCH.query] * 2
 
 
 @pytest.mark.parametrize("make", [make_gensar, make_gensr])

@@ -131,6 +131,12 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
             # After `remove_items` the identifiers are the same arrays: the trie and its masks stay.
             kept = [view for view in catalog.views if old.catalog.codes.get(view) is catalog.codes[view]]
             snapshot.take_values(old, [("trie", view) for view in kept])
+            # And queries are embedded by the same encoder, which takes longer to load than to ask.
+            if (old.catalog.semantic_encoder_name, old.catalog.encoder_is_trusted) == (
+                catalog.semantic_encoder_name,
+                catalog.encoder_is_trusted,
+            ):
+                snapshot.take_values(old, ["query vectors"])
         self.config.identifier_hash = catalog.identifier_hash
         if self.config.num_items and self.config.table_hash is None:
             self.config.table_hash = catalog.items_hash(self.config.num_items)

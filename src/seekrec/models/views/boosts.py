@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from seekrec.catalog import Catalog
@@ -42,12 +43,9 @@ def read_boost(boost: Boost, catalog: Catalog, num_requests: int, device: torch.
         if wrong:
             raise RequestError(f"`boost` gives {shown(wrong[0][0])} {shown(wrong[0][1])}; give each id a number.")
         values = np.zeros(len(catalog), np.float32)
-        values[catalog.id_map.convert_to_rows(boost)] = list(boost.values())
+        values[catalog.id_map.convert_to_rows(boost)] = _to_float32(list(boost.values()))
     else:
-        try:
-            values = np.asarray(boost, dtype=np.float32)
-        except (TypeError, ValueError) as error:
-            raise RequestError(f"`boost` is {shown(boost)}; give numbers, or a number by item id.") from error
+        values = _to_float32(boost)
     if values.shape not in ((len(catalog),), (num_requests, len(catalog))):
         raise RequestError(
             f"`boost` has shape {values.shape}; give one number for each of the {len(catalog)} items, for all "
@@ -61,6 +59,14 @@ def read_boost(boost: Boost, catalog: Catalog, num_requests: int, device: torch.
             "what must not be answered."
         )
     return Numbers(torch.from_numpy(values).to(device))
+
+
+def _to_float32(boost: object) -> npt.NDArray[np.float32]:
+    try:
+        with np.errstate(over="ignore"):  # what is too large for float32 is infinite, and refused as such
+            return np.asarray(boost, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise RequestError(f"`boost` is {shown(boost)}; give numbers, or a number by item id.") from error
 
 
 __all__ = ["Boost", "read_boost"]
