@@ -133,6 +133,10 @@ def test_factors_and_shift_are_those_of_scikit_learn():
     chance = 1 / (1 + np.exp(-(features @ found[:-1] + found[-1])))
     assert chance.mean() == pytest.approx(happened.mean(), abs=1e-6)
     assert expected_calibration_error(chance, happened) < 0.02
+    # Logits far from 0, as of a head that says nearly the same of all: the factors are those about their mean.
+    for mean in (1e3, -1e5):
+        far = fit_logistic(features + [mean, 0.0], happened)
+        np.testing.assert_allclose(far, [found[0], found[1], found[2] - found[0] * mean], rtol=1e-4)
     # What points the wrong way is left out, and the other is fitted alone.
     turned = fit_logistic(features * [-1, 1], happened)
     alone = fit_logistic(features[:, 1:], happened)

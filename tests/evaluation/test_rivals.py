@@ -55,7 +55,7 @@ def test_neighbours_of_later_items_weigh_more_and_an_item_counts_once():
 
 
 def test_a_query_group_is_the_items_the_query_was_made_for():
-    items = pa.table({"item_id": ["b", "a", "z"], "queries": [["red", "lamp"], ["red"], ["blue"]]})
+    items = pa.table({"item_id": ["b", "a", "z"], "queries": [["red", "lamp", "red"], ["red"], ["blue"]]})
     group = QueryGroup.of_items(items, IDS)
     scores = group.score_all([Request(query=query) for query in ("red", "lamp", "blue", "green", "red")])
     assert scores.tolist() == [[1, 1, 0, 0], [0, 1, 0, 0], [0] * 4, [0] * 4, [1, 1, 0, 0]]

@@ -10,7 +10,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from small_shop import FINDING, log_of, make_aisles, make_dense_catalog, make_gensr, make_log, make_synergen
+from small_shop import (
+    AISLES,
+    FINDING,
+    TEXT_SIZE,
+    log_of,
+    make_aisles,
+    make_dense_catalog,
+    make_gensr,
+    make_log,
+    make_synergen,
+)
+from transformers import AutoModel
 
 from seekrec.embeddings import SASRecConfig, SASRecForNextItem
 from seekrec.errors import ConfigurationError
@@ -22,6 +33,7 @@ from seekrec.evaluation.validation import ValidationRanking
 from seekrec.evaluation.view_weights import _weigh_new, choose_view_weights
 from seekrec.events import split_log
 from seekrec.models.views import LEXICAL_CHOICES, Views
+from seekrec.schema import Request
 
 
 class SimpleCases:
@@ -323,3 +335,30 @@ def test_a_model_gets_the_views_that_help():
     }
     assert used == named
     assert (model.views is None) == (not used)
+
+
+def test_weights_chosen_after_items_were_added_are_saved_and_loaded(tmp_path):
+    lines = [
+        (f"u{user:02d}", step, f"i{row}", f"{AISLES[user % 3]} thing {row}" if step % 2 == 0 else None)
+        for user in range(30)
+        for step in range(6)
+        for row in [user % 3 * 8 + (user // 3 + step) % 8]
+    ]
+    log = log_of(lines, items=make_log().items)
+    split = split_log(log)
+    model, processor = make_synergen(catalog=make_dense_catalog(log))
+    views = Views.fit(split, model.catalog, None)
+    vectors = np.random.default_rng(0).normal(size=(1, TEXT_SIZE)).astype(np.float32)
+    catalog = model.catalog.add_items([{"item_id": "new", "title": "kitchen thing 99"}], semantic_embeddings=vectors)
+    model.set_catalog(catalog)
+    processor.set_catalog(catalog)
+    choose_view_weights(model, processor, split, views)
+    assert any(setting.startswith("search.lexical=") for setting in model.config.view_weights)
+    assert model.views.lexical.num_items == 24  # new items are read beside it
+    model.save_pretrained(tmp_path)
+    asked = processor(Request(query="kitchen thing 99"))
+    first, again = (
+        {item.item_id: item.score for item in one.retrieve(asked, top_k=25)[0]}
+        for one in (model, AutoModel.from_pretrained(tmp_path))
+    )
+    assert "new" in first and again == pytest.approx(first, abs=1e-3)

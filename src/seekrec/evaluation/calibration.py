@@ -169,9 +169,10 @@ def fit_logistic(features: npt.ArrayLike, labels: npt.ArrayLike) -> npt.NDArray[
     given, happened = np.asarray(features, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     used = np.ones(given.shape[1], dtype=bool)
     while True:
-        # In units of their spread, so that one penalty is small for all; it bounds what separates perfectly.
-        spread = np.maximum(given[:, used].std(axis=0), 1e-12)
-        table = np.column_stack([given[:, used] / spread, np.ones(len(given))])
+        # In units of their spread, so that one penalty is small for all; it bounds what separates perfectly. About
+        # their mean: a shift that had to make up for a large one would not get there in so many steps.
+        mean, spread = given[:, used].mean(axis=0), np.maximum(given[:, used].std(axis=0), 1e-12)
+        table = np.column_stack([(given[:, used] - mean) / spread, np.ones(len(given))])
         penalty = np.append(np.full(table.shape[1] - 1, _PENALTY), 1e-9) * len(given)
         weights = np.zeros(table.shape[1])
         for _ in range(_MAX_STEPS):
@@ -186,7 +187,8 @@ def fit_logistic(features: npt.ArrayLike, labels: npt.ArrayLike) -> npt.NDArray[
         negative = weights[:-1] < 0
         if not negative.any():
             found = np.zeros(given.shape[1] + 1)
-            found[:-1][used], found[-1] = weights[:-1] / spread, weights[-1]
+            found[:-1][used] = weights[:-1] / spread
+            found[-1] = weights[-1] - found[:-1][used] @ mean
             return found
         used[np.flatnonzero(used)[negative]] = False
 

@@ -53,7 +53,9 @@ class QueryGroup:
         numbers, known = np.asarray(flat.indices).astype(np.int64), columns >= 0
         values = np.ones(int(known.sum()), np.float32)
         shape = (len(flat.dictionary), len(id_map))
-        return cls(csr_array((values, (numbers[known], columns[known])), shape=shape), flat.dictionary.to_pylist())
+        groups = csr_array((values, (numbers[known], columns[known])), shape=shape)
+        groups.data[:] = 1  # an item may bring a query twice
+        return cls(groups, flat.dictionary.to_pylist())
 
     def score_all(self, requests: Sequence[Request]) -> Float32Array:
         """Score the group of each query; see [`Scorer`]."""

@@ -32,8 +32,9 @@ class ViewChoices:
 
     @classmethod
     def of(cls, views: Views, catalog: Catalog) -> ViewChoices:
-        """List the ways that there are for the items of a catalogue."""
-        words = [views.with_words(catalog.items, settings) for settings in LEXICAL_CHOICES]
+        """List the ways that there are for the items of a catalogue; of one that has grown, for those of the views."""
+        items = catalog.items if len(catalog) == views.num_items else catalog.items.slice(0, views.num_items)
+        words = [views.with_words(items, settings) for settings in LEXICAL_CHOICES]
         return cls(views, dict(enumerate(one for one in words if one is not None)))
 
     def narrow(self, words: int | None) -> ViewChoices:

@@ -96,7 +96,7 @@ def choose_view_weights(
         processor ([`CatalogProcessor`]): Its processor.
         split (`Split`): Its validation part is used, nothing of the test.
         views ([`Views`]): Made from the training events of the split.
-        behaviors (`Sequence[str]`): Tasks to choose weights for.
+        behaviors (`Sequence[str]`): Tasks to choose weights for; another one is answered without views from then on.
         remove_seen (`bool`): Whether items of the history are ruled out, as in the evaluation.
         available_only (`bool`): Whether items are ruled out that are not available when a request is made.
         max_cases (`int`, *optional*): Use a seeded sample of so many cases of each task; with 0 there is no case.
