@@ -10,7 +10,7 @@ WORDS = ("garden", "kitchen", "office", "tools", "knives", "paper")
 
 # What each kind of log has. `days`: dates without hours; `order`: no times at all.
 KINDS = {
-    "all of it": {"searches", "categories", "text", "impressions", "visits"},
+    "all of it": {"searches", "categories", "text", "impressions", "visits", "lifetimes"},
     "bought on days": {"text", "days"},
     "categories alone": {"categories", "text"},
     "ids alone": {"impressions", "visits"},
@@ -48,6 +48,8 @@ def write_own_log(folder, kind, num_users=30, seed=0):
             item = {"sku": f"p{number}", "name": f"{aisle} number {number}"}
             if "categories" in has:
                 item["category"] = f"Store > {aisle}"
+            if "lifetimes" in has:
+                item["available_from"] = "" if number else "2001-01-01"
             items.append(item)
         write(folder / "products.csv", items)
         options += ["--items", folder / "products.csv"]

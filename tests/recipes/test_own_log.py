@@ -7,6 +7,7 @@ import json
 import re
 import sys
 
+import pyarrow.parquet as pq
 import pytest
 from own_logs import KINDS, write_own_log
 from tiny_runs import metrics, run, run_script
@@ -82,6 +83,10 @@ def test_the_same_command_goes_on_with_its_plan_and_the_settings_file_repeats_th
     plan = (tmp_path / "run" / "plan.json").read_bytes()
     again = train("intsr", "all of it", inputs[1], tmp_path, "--hidden_size", "16")
     assert (tmp_path / "run" / "plan.json").read_bytes() == plan
+    # Times of first acts are what training draws by; what is saved has those of the file, where it has any.
+    assert "item_lifetimes: first_event" in (tmp_path / "run" / "settings.yaml").read_text()
+    items = pq.read_table(tmp_path / "run" / "model" / "catalog" / "items.parquet").to_pylist()
+    assert {item["item_id"]: item["available_from"] for item in items if item["available_from"]} == {"p0": 978_307_200}
     # All but the seconds, which end a line of a table.
     shown = [[line.rpartition(" ")[0] for line in one.splitlines() if "  " in line][:60] for one in (first, again)]
     assert shown[0] == shown[1]

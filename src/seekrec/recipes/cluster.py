@@ -115,6 +115,7 @@ def train_on_cluster(
         _train_in_processes(partial(make_recipe, [*options, *own]), workers, recipe.output_dir)
         folder = recipe.output_dir / MODEL_FOLDER
         model = cast(ModelT, AutoModel.from_pretrained(folder).eval())
+        recipe.catalog = model.catalog
         recipe.processor = cast(ProcessorT, load_processor(folder, recipe.catalog))
         if recipe.plan is not None:
             recipe.plan = Plan.load(recipe.output_dir, recipe.plan.key) or recipe.plan

@@ -104,13 +104,30 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
         return {}
 
     def prepare_items(self) -> PreparedItems:
-        """Make the catalogue, and set when its items are available."""
+        """Make the catalogue, and set when its items are available while the model trains."""
         items = super().prepare_items()
-        if self.parts is None:
-            return replace(items, catalog=with_lifetimes(items.catalog, self.split, self.window))
         if self.window.item_lifetimes == "catalog":
             return items
+        self.own_times = items.catalog.items["available_from"]
+        if self.parts is None:
+            return replace(items, catalog=with_lifetimes(items.catalog, self.split, self.window))
         return replace(items, catalog=start_at(items.catalog, self.parts.facts.first_times))
+
+    def finish(self, model: DenseT) -> None:
+        """Give the items the times of the log again: those of first acts tell training what could be chosen.
+
+        A shop that says when an item comes asks for these (`where(at=...)`), and one that does not, for no other. Where
+        the rows of the table are ranked among what had appeared (`ranked_items: available`), the times stay.
+        """
+        super().finish(model)
+        if self.window.item_lifetimes == "catalog" or self.available_only:
+            return
+        items = self.catalog.items
+        column = items.column_names.index("available_from")
+        self.catalog = replace(self.catalog, items=items.set_column(column, "available_from", self.own_times))
+        self.items = replace(self.items, catalog=self.catalog)
+        model.set_catalog(self.catalog)
+        self.processor.set_catalog(self.catalog)
 
     def make_processor(self) -> EventProcessorT:
         """Make the processor that lays requests out as windows are."""
