@@ -54,7 +54,7 @@ HAMMERED = (
 )
 
 REQUESTS = [Request(HISTORY), Request(HISTORY[:1], query="garden"), Request([])]
-CANDIDATES = [["i3", "i1", "i20"], ["i7"], ["i2", "i9"]]
+CANDIDATES = [["i4", "i1", "i20"], ["i7"], ["i2", "i9"]]  # none that is removed meanwhile
 SOME = ["i3", "i4", "i5"]
 
 

@@ -44,7 +44,11 @@ def test_masks_removed_items_and_short_answers(family):
     model.set_catalog(catalog.remove_items(["i2"]))
     found = model.retrieve(inputs, top_k=50, where=["i1", "i2"], exclude_seen=False)
     assert {item.item_id for item in found[0]} == {"i1"}
+    processor.set_catalog(model.catalog)
+    with pytest.raises(UnknownItemError, match=r"`candidates\[1\]` names 1 items that were removed .*: 'i2'; restore"):
+        processor(REQUESTS[:2], candidates=[["i1"], ["i1", "i2"]])
     model.set_catalog(catalog)
+    processor.set_catalog(catalog)
 
 
 @torch.no_grad()

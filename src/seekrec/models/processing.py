@@ -120,7 +120,8 @@ class CatalogProcessor(SavedProcessor):
         Raises:
             RequestError: If there is no request, an entry is something else, `return_tensors` is unknown, or the
                 candidates do not fit.
-            UnknownItemError: If a candidate is not in the catalogue, or with `unknown="raise"` an item of a history.
+            UnknownItemError: If a candidate is not in the catalogue or was removed; with `unknown="raise"` if an item
+                of a history is not.
         """
         if not isinstance(requests, Iterable) and not isinstance(requests, Request):
             raise RequestError(f"`requests` is {shown(requests)}; give a seekrec.Request, or a list of them.")
@@ -172,12 +173,18 @@ class CatalogProcessor(SavedProcessor):
                 raise RequestError(f"`candidates[{position}]` names {twice!r} more than once; name each item once.")
             unknown = [item for item in items if item not in id_map.rows]
             if unknown:
-                named = ", ".join(map(repr, unknown[:_MAX_NAMED])) + (", ..." if len(unknown) > _MAX_NAMED else "")
                 raise UnknownItemError(
-                    f"`candidates[{position}]` names {len(unknown)} items that the catalogue lacks: {named}; add the "
-                    "items to the catalogue or leave them out."
+                    f"`candidates[{position}]` names {len(unknown)} items that the catalogue lacks: "
+                    f"{_name(unknown)}; add the items to the catalogue or leave them out."
                 )
-            lines.append([id_map.rows[item] for item in items])
+            line_rows = [id_map.rows[item] for item in items]
+            removed = [item for item, row in zip(items, line_rows, strict=True) if catalog.is_removed[row]]
+            if removed:
+                raise UnknownItemError(
+                    f"`candidates[{position}]` names {len(removed)} items that were removed from the catalogue: "
+                    f"{_name(removed)}; restore the items or leave them out."
+                )
+            lines.append(line_rows)
         width = max(1, *map(len, lines))
         padded = [line + [-1] * (width - len(line)) for line in lines]
         return read, rows | {"candidate_rows": np.array(padded, dtype=np.int64)}
@@ -304,6 +311,10 @@ class T5Processor(CatalogProcessor, Generic[ConfigT]):
                 else "The processor has no identifier tokens: its model writes no identifiers."
             )
         return self._vocabulary
+
+
+def _name(items: Sequence[str]) -> str:
+    return ", ".join(map(repr, items[:_MAX_NAMED])) + (", ..." if len(items) > _MAX_NAMED else "")
 
 
 __all__ = ["CatalogInputs", "CatalogProcessor", "T5Processor", "Unknown", "check_unknown", "other_item"]

@@ -173,7 +173,8 @@ class EventSequenceProcessor(CatalogProcessor):
         Raises:
             RequestError: If there is no request, the candidates do not fit, or a request names an action that the
                 model does not know.
-            UnknownItemError: If a candidate is not in the catalogue, or with `unknown="raise"` an item of a history.
+            UnknownItemError: If a candidate is not in the catalogue or was removed; with `unknown="raise"` if an item
+                of a history is not.
         """
         catalog = self.catalog  # once: another thread may set a new one
         read, rows = self._read_requests(requests, catalog, candidates, return_tensors)

@@ -119,7 +119,8 @@ class GenSARProcessor(T5Processor[GenSARConfig]):
 
         Raises:
             RequestError: If `requests` is empty, or the candidates do not fit.
-            UnknownItemError: If a candidate is not in the catalogue, or with `unknown="raise"` an item of a history.
+            UnknownItemError: If a candidate is not in the catalogue or was removed; with `unknown="raise"` if an item
+                of a history is not.
         """
         catalog = self.catalog  # once: another thread may set a new one
         asked, rows = self._read_requests(requests, catalog, candidates, return_tensors)

@@ -130,7 +130,8 @@ class GenSRProcessor(T5Processor[GenSRConfig]):
 
         Raises:
             RequestError: If there is no request, or the candidates do not fit.
-            UnknownItemError: If a candidate is not in the catalogue, or with `unknown="raise"` an item of a history.
+            UnknownItemError: If a candidate is not in the catalogue or was removed; with `unknown="raise"` if an item
+                of a history is not.
         """
         catalog, item_tokens = self.current_items()
         asked, rows = self._read_requests(requests, catalog, candidates, return_tensors)
