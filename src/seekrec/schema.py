@@ -193,7 +193,7 @@ class ScoredItem:
     Args:
         item_id (`str`): The outside id.
         score (`float`): Higher is better; its meaning is the model's (log-probability in nats for GenSAR).
-        title (`str`, *optional*): The title, for display.
+        title (`str`, *optional*): What the item is called, for display; see [`Catalog.titles_of_rows`].
     """
 
     item_id: str

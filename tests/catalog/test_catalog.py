@@ -258,7 +258,13 @@ class TestMasks:
                 asked.where(other=bounds)
 
     def test_titles(self, catalog):
-        assert catalog.titles(["C", "D"]) == ["Chess set", None]
+        assert catalog.titles(["C", "D"]) == ["Chess set", "Ten wooden blocks"]
+        items = catalog.items.set_column(catalog.items.column_names.index("title"), "title", pa.array([" "] * 4))
+        nameless = replace(catalog, items=items)
+        assert nameless.titles_of_rows(np.array([1, 0, -1])) == ["Flies far", "A", None]
+        long = nameless.items.to_pylist()
+        long[0]["description"] = "蓝色 \n" + "盘子" * 60
+        assert Catalog.build(pa.Table.from_pylist(long, items.schema)).titles(["A"]) == ["蓝色 " + ("盘子" * 60)[:77]]
         with pytest.raises(UnknownItemError, match="'Z'"):
             catalog.titles(["Z"])
 
@@ -319,7 +325,13 @@ class TestUpdate:
             ([{"item_id": "A", "price": 1.0}, {"item_id": "A", "price": 2.0}], DataError, "'A' more than once"),
             ([{"item_id": "A", "stock": 1}], DataError, "'stock', the catalogue has item_id, title"),
             ([{"item_id": "A", "title": "Green kite"}], DataError, "'title'; an item's text stays"),
-            ([{"item_id": "A", "price": "cheap"}], DataError, "'price' holds a value that does not fit type double"),
+            (
+                [{"item_id": "B", "price": 1}, {"item_id": "A", "price": "cheap"}],
+                DataError,
+                r"`items\[1\]`, 'A', has price 'cheap', which does not fit type double",
+            ),
+            ({"item_id": "A", "price": 1}, DataError, "`items` is {'item_id': 'A'.*; give a list of dicts"),
+            (["A"], DataError, r"`items\[0\]` is 'A'; give a dict"),
             (pa.table({"item_id": ["A"], "price": ["cheap"]}), DataError, "'price' of the updated items has type str"),
             ([{"item_id": "B", "available_until": 50}], DataError, "available_until that is not after"),
         ],
@@ -453,11 +465,12 @@ class TestAdd:
             ([{"item_id": "E", "title": "  "}], "neither a title nor a description .*'E'"),
             ([{"title": "No id"}], "has no column 'item_id'"),
             ([{"item_id": None, "title": "No id"}], "have no item_id"),
-            ([new_item("E", price="cheap")], "new items' 'price' holds a value that does not fit type double"),
-            ([new_item("\ud800")], "new items' 'item_id' holds a value that does not fit type string"),
-            ([new_item("E", categories=["Toys"])], "new items' 'categories' holds a value that does not fit"),
+            ([new_item("E", price="cheap")], r"`items\[0\]`, 'E', has price 'cheap', which does not fit type double"),
+            ([new_item("\ud800")], "has item_id '.*', which does not fit type string"),
+            ([new_item("E", categories=["Toys"])], r"'E', has categories \['Toys'\], which does not fit"),
+            (new_item("E"), "`items` is {'item_id': 'E'.*; give a list of dicts"),
             ([new_item("E", available_from=5, available_until=5)], "available_until that is not after available_from"),
-            ([], "has no column 'item_id'"),
+            ([], "`items` is empty; give a dict for each item"),
             (
                 pa.table({"item_id": ["E"], "title": ["x"], "price": ["cheap"]}),
                 "Column 'price' of the new items has type",

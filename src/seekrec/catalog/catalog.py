@@ -34,6 +34,9 @@ from seekrec.events.checks import Source, conform, find_item_problems, refuse
 from seekrec.identifiers.modeling_identifier import IdentifierModel
 from seekrec.schema import ITEM_FEATURES, View
 
+# So much of a description stands for a title that there is not.
+_TITLE_CHARACTERS = 80
+
 
 class Catalog(CatalogParts):
     """Items with the identifiers that a model writes for them, and the model that gives new items identifiers.
@@ -115,8 +118,8 @@ class Catalog(CatalogParts):
             f"{self.num_shared_levels} shared and {self.num_specific_levels} specific levels of {self.codebook_size})"
         )
 
-    def titles(self, ids: Iterable[str]) -> list[str | None]:
-        """Return the titles of items.
+    def titles(self, ids: Iterable[str]) -> list[str]:
+        """Return what items are called, for display: see [`Catalog.titles_of_rows`].
 
         Args:
             ids (`Iterable[str]`): Item ids, removed ones included.
@@ -124,8 +127,21 @@ class Catalog(CatalogParts):
         Raises:
             UnknownItemError: If the catalogue does not hold an id.
         """
-        rows = self.id_map.convert_to_rows(ids)
-        return list(self.items["title"].take(pa.array(rows)).to_pylist())
+        return [str(title) for title in self.titles_of_rows(self.id_map.convert_to_rows(ids))]
+
+    def titles_of_rows(self, rows: np.ndarray) -> list[str | None]:
+        """Return what items are called, for display: the title, else the start of the description, else the id.
+
+        Args:
+            rows (`np.ndarray`): int64 rows; below 0 for none, whose title is `None`.
+        """
+        titles = self.items["title"].take(pa.array(rows, mask=rows < 0)).to_pylist()
+        nameless = [number for number, title in enumerate(titles) if rows[number] >= 0 and not (title or "").strip()]
+        if nameless:
+            others = self.items.select(["item_id", "description"]).take(pa.array(rows[nameless])).to_pylist()
+            for number, item in zip(nameless, others, strict=True):
+                titles[number] = " ".join((item["description"] or "").split())[:_TITLE_CHARACTERS] or item["item_id"]
+        return titles
 
     def available(self, at: int) -> np.ndarray:
         """Mark the items that answers may contain at a given time.

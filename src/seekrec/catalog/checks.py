@@ -14,7 +14,7 @@ from seekrec.errors import CatalogError, DataError, IdentifierCollisionError
 from seekrec.events.checks import Source, conform, find_item_problems, find_items_without_text, refuse
 from seekrec.identifiers.assign import prefix_groups
 from seekrec.identifiers.modeling_identifier import IdentifierModel
-from seekrec.schema import ITEM_FEATURES, IdMap, View
+from seekrec.schema import ITEM_FEATURES, IdMap, View, shown
 from seekrec.util.arrow import is_list
 from seekrec.util.growing import empty_rows
 from seekrec.util.memory_maps import row_blocks
@@ -22,6 +22,8 @@ from seekrec.util.memory_maps import row_blocks
 VIEWS: tuple[View, ...] = ("semantic", "collaborative")
 # What an item's vectors, identifiers and queries are made from.
 TEXT_COLUMNS = ("title", "description", "categories")
+# What Arrow raises for a value that does not fit a column.
+_MISFITS = (pa.ArrowException, OverflowError, TypeError, UnicodeEncodeError)
 
 
 def check_codes(
@@ -200,20 +202,43 @@ def _cast(column: pa.ChunkedArray, field: pa.Field, which: str) -> pa.ChunkedArr
 
 
 def _table_of_records(records: Sequence[Mapping[str, object]], schema: pa.Schema) -> pa.Table:
+    if isinstance(records, (str, Mapping)) or not isinstance(records, Sequence):
+        raise DataError(f"`items` is {shown(records)}; give a list of dicts, one for each item, or a table.")
+    for row, record in enumerate(records):
+        if not isinstance(record, Mapping):
+            raise DataError(f"`items[{row}]` is {shown(record)}; give a dict of columns.")
+    if not records:
+        raise DataError("`items` is empty; give a dict for each item, or do not ask.")
     names = list(dict.fromkeys(name for record in records for name in record))
     columns = {}
     for name in names:
         kind = schema.field(name).type if name in schema.names else None
         values = [record.get(name) for record in records]
         try:
-            if kind is not None:
-                _refuse_text_as_list(values, pa.list_(kind))
-            columns[name] = pa.array(values, type=kind)
-        except (pa.ArrowException, OverflowError, TypeError, UnicodeEncodeError) as error:
+            columns[name] = _array(values, kind)
+        except _MISFITS as error:
+            row = next((row for row, value in enumerate(values) if not _fits(value, kind)), None)
+            if row is None:  # each by itself fits, as a number and a text
+                raise DataError(f"`items` holds values of several types in {name!r}: {error}") from error
             raise DataError(
-                f"The new items' {name!r} holds a value that does not fit type {kind or 'of the others'}: {error}"
+                f"`items[{row}]`, {shown(records[row].get('item_id'))}, has {name} {shown(values[row])}, which does "
+                f"not fit type {kind}: {error}"
             ) from error
     return pa.table(columns)
+
+
+def _array(values: Sequence[object], kind: pa.DataType | None) -> pa.Array:
+    if kind is not None:
+        _refuse_text_as_list(values, pa.list_(kind))
+    return pa.array(values, type=kind)
+
+
+def _fits(value: object, kind: pa.DataType | None) -> bool:
+    try:
+        _array([value], kind)
+    except _MISFITS:
+        return False
+    return True
 
 
 def _refuse_text_as_list(value: object, kind: pa.DataType) -> None:

@@ -116,8 +116,8 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
     def finish(self, model: DenseT) -> None:
         """Give the items the times of the log again: those of first acts tell training what could be chosen.
 
-        A shop that says when an item comes asks for these (`where(at=...)`), and one that does not, for no other. Where
-        the rows of the table are ranked among what had appeared (`ranked_items: available`), the times stay.
+        A shop that says when an item comes asks for these (`where(at=...)`), and one that does not, for none. Where
+        the cases of the table are ranked among what had appeared (`ranked_items: available`), the times stay.
         """
         super().finish(model)
         if self.window.item_lifetimes == "catalog" or self.available_only:

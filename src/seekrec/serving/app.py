@@ -10,7 +10,6 @@ from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import TypeVar
 
-import pyarrow as pa
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import PlainTextResponse
 
@@ -195,8 +194,7 @@ async def read_history(user_id: ItemId, service: Served) -> replies.History:
     events = (await service.history(user_id)).events
     catalog, _ = service.model.served
     rows = catalog.id_map.convert_to_rows([event.item_id or "" for event in events], strict=False)
-    titles = catalog.items["title"].take(pa.array(rows, mask=rows < 0)).to_pylist()
-    lines = [{**asdict(event), "title": title} for event, title in zip(events, titles, strict=True)]
+    lines = [{**asdict(one), "title": title} for one, title in zip(events, catalog.titles_of_rows(rows), strict=True)]
     return replies.History(user_id=user_id, events=lines)
 
 
