@@ -149,6 +149,21 @@ def test_what_cannot_be_answered_is_named(serve_once, route, body, field):
         (b'{"query": "a", "where": {"equals": {"title": [1]}}}', "application/json", "is no text, no number and"),
         (b'{"query": "a", "where": {"equals": {"title": "\\u0000"}}}', "application/json", "holds the character NUL"),
         (b'{"query": "a", "where": {"equals": {"title": 1e999}}}', "application/json", "is no text, no number and"),
+        (
+            b'{"query": "a", "tok_k": 3}',
+            "application/json",
+            "There is no such field; leave it out, or look at `/docs`",
+        ),
+        (
+            b'{"query": "a", "history": [{"item_id": "i0", "timestamp": "2025-02-01T10:00:00"}]}',
+            "application/json",
+            "is no whole number; pass seconds since 1970, UTC, such as 1700000000",
+        ),
+        (
+            b'{"query": "a", "history": [{"item_id": "i0", "timestamp": 1738000200000}]}',
+            "application/json",
+            "lies too far ahead for seconds since 1970; divide by 1000 what are milliseconds",
+        ),
     ],
 )
 def test_a_refusal_says_what_is_wrong_in_words_of_the_client(serve_once, body, content_type, message):

@@ -45,7 +45,7 @@ def test_filters_are_those_of_the_items(serve):
     }
 
 
-def test_categories_are_counted_by_the_last_names_of_paths():
+def test_categories_are_counted_once_an_item_at_any_depth_of_its_paths():
     """Of items without, with several, with empty and with missing paths; removed ones do not count."""
     paths = [
         [["Shop", "Toys"], ["Shop", "Games", "Cards"]],
@@ -65,7 +65,15 @@ def test_categories_are_counted_by_the_last_names_of_paths():
     )
     catalog = Catalog.build(items)
     found = facets_of(catalog)
-    assert [(one.name, one.num_items) for one in found.categories] == [("Toys", 3), ("Cards", 2), ("Books", 1)]
+    assert [(one.name, one.num_items) for one in found.categories] == [
+        ("Shop", 3),
+        ("Toys", 3),
+        ("Cards", 2),
+        ("Games", 1),
+        ("Books", 1),
+        ("Elsewhere", 1),
+    ]
+    assert all(catalog.where(categories=one.name).sum() == one.num_items for one in found.categories)
     assert found.root is None
     found = facets_of(catalog.remove_items(["i0", "i6"]))
     assert [(one.name, one.num_items) for one in found.categories] == [("Cards", 1), ("Toys", 1), ("Books", 1)]

@@ -89,6 +89,7 @@ def test_logs_of_the_command_are_json_and_hold_nothing_of_a_history(serve, capsy
     ("words", "message"),
     [
         (["--workers", "0"], "`--workers` is 0; give 1 or more"),
+        (["--port", "65536"], "`--port` is 65536; give 0 to 65535"),
         (["--max_queue", "0"], "`max_queue` is 0; give a number from 1 up"),
         (["--timeout_s", "-1"], "`timeout_s` is -1.0; give seconds, more than 0"),
     ],

@@ -217,12 +217,12 @@ def _table_of_records(records: Sequence[Mapping[str, object]], schema: pa.Schema
         try:
             columns[name] = _array(values, kind)
         except _MISFITS as error:
-            row = next((row for row, value in enumerate(values) if not _fits(value, kind)), None)
-            if row is None:  # each by itself fits, as a number and a text
+            wrong = [number for number, value in enumerate(values) if not _fits(value, kind)][:1]
+            if not wrong:  # each by itself fits, as a number and a text
                 raise DataError(f"`items` holds values of several types in {name!r}: {error}") from error
             raise DataError(
-                f"`items[{row}]`, {shown(records[row].get('item_id'))}, has {name} {shown(values[row])}, which does "
-                f"not fit type {kind}: {error}"
+                f"`items[{wrong[0]}]`, {shown(records[wrong[0]].get('item_id'))}, has {name} "
+                f"{shown(values[wrong[0]])}, which does not fit type {kind}: {error}"
             ) from error
     return pa.table(columns)
 

@@ -64,6 +64,8 @@ def serve(arguments: argparse.Namespace) -> None:
         import uvicorn
     except ImportError as error:
         raise MissingDependencyError('The server needs uvicorn; run pip install "seekrec[serve]".') from error
+    if not 0 <= arguments.port < 2**16:
+        raise ConfigurationError(f"`--port` is {arguments.port}; give 0 to 65535.")
     if arguments.workers < 1:
         raise ConfigurationError(f"`--workers` is {arguments.workers}; give 1 or more.")
     names = [one.name for one in fields(ServingSettings)]

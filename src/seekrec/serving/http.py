@@ -180,6 +180,8 @@ def _message(error: ErrorDetails, request: Request) -> str:
         return f"The body is no JSON: {error['ctx']['error']}"
     if kind == "model_attributes_type" and "json" not in request.headers.get("content-type", ""):
         return f"{words}; is it JSON, and sent with `Content-Type: application/json`?"
+    if kind == "extra_forbidden":
+        return "There is no such field; leave it out, or look at `/docs`, which names those that there are."
     return words
 
 

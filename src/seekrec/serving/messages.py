@@ -72,6 +72,16 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _seconds(value: object) -> object:
+    """Take 3.0 for 3, and say what a time must be where it is something else."""
+    seconds = _whole(value)
+    if not isinstance(seconds, int) or isinstance(seconds, bool):
+        raise ValueError("is no whole number; pass seconds since 1970, UTC, such as 1700000000")
+    if seconds > MAX_SECONDS:
+        raise ValueError("lies too far ahead for seconds since 1970; divide by 1000 what are milliseconds")
+    return seconds
+
+
 def _check_scalar(value: object) -> object:
     """Check a value of an item's column by its own type; pydantic names every type that it might have been."""
     if isinstance(value, str):
@@ -99,7 +109,7 @@ Query = Annotated[
 Seconds = Annotated[
     int,
     Field(ge=0, le=MAX_SECONDS, description="Seconds since 1970, UTC.", examples=[1_700_000_000]),
-    BeforeValidator(_whole),
+    BeforeValidator(_seconds),
 ]
 Geohash = Annotated[str, Field(pattern=GEOHASH_PATTERN)]
 Text = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_check_text), _PATTERN]

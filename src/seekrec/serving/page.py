@@ -19,6 +19,7 @@ from seekrec.models.base import CatalogSnapshot
 from seekrec.serving import messages as m
 from seekrec.serving import replies
 from seekrec.serving.http import Served
+from seekrec.util.arrow import one_array
 from seekrec.util.text import split_words
 
 # The files of the page, by name; nothing else is read.
@@ -95,7 +96,7 @@ async def why(message: m.WhyMessage, service: Served) -> replies.Why:
     words = [] if message.query is None else [word for word in split_words(message.query) if word in own]
     return replies.Why(
         item=_item(catalog, row),
-        categories=_ends(item.column("categories"))[1].to_pylist() if "categories" in item.column_names else [],
+        categories=_leaves(item.column("categories")) if "categories" in item.column_names else [],
         words=list(dict.fromkeys(words)),
         nearest=[
             _nearest(catalog, history, vectors - mean, "text" if view == "semantic" else "behavior")
@@ -158,26 +159,45 @@ def _path(catalog: Catalog, row: int, codes: np.ndarray, view: str) -> replies.I
     )
 
 
-def _ends(categories: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """Return the first name of each path of categories that has several, and the last name of each path."""
+def _leaves(categories: pa.ChunkedArray) -> list[str]:
+    """Return the last name of each path of categories."""
+    return [path[-1] for paths in categories.to_pylist() for path in paths or () if path]
+
+
+def _count_categories(categories: pa.Array) -> tuple[list[tuple[str, int]], str | None]:
+    """Count the items of each category, at any depth of their paths.
+
+    Args:
+        categories (`pyarrow.Array`): The paths of each item.
+
+    Returns:
+        `tuple`: The commonest names with their numbers of items, and the one that all paths of several names begin
+        with, if there is one: it is not counted, as it leaves nothing out.
+    """
     paths = pc.list_flatten(categories)
-    lengths = pc.fill_null(pc.list_value_length(paths), 0).to_numpy()
-    names = pc.list_flatten(paths)
-    ends = np.cumsum(lengths)
-    return names.take((ends - lengths)[lengths > 1]), names.take(ends[lengths > 0] - 1)
+    item_of_path = pc.list_parent_indices(categories).to_numpy()
+    lengths = pc.fill_null(pc.list_value_length(paths), 0).to_numpy(zero_copy_only=False)
+    begins = np.cumsum(lengths) - lengths
+    coded = pc.list_flatten(paths).dictionary_encode()
+    codes, names = coded.indices.to_numpy().astype(np.int64), coded.dictionary.to_pylist()
+    roots = np.unique(codes[begins[lengths > 1]])
+    # Each name once an item.
+    pairs = np.unique(np.repeat(item_of_path, lengths) * max(len(names), 1) + codes)
+    counts = np.bincount(pairs % max(len(names), 1), minlength=len(names))
+    root = int(roots[0]) if len(roots) == 1 else None
+    if root is not None:
+        counts[root] = 0
+    # The commonest first; of equal ones that which the catalogue has first.
+    order = [number for number in np.argsort(-counts, kind="stable")[:_MAX_CATEGORIES].tolist() if counts[number]]
+    return [(names[number], int(counts[number])) for number in order], None if root is None else names[root]
 
 
 def _facets(catalog: Catalog) -> replies.Facets:
     items = catalog.items.filter(pa.array(catalog.live))
     counts: list[tuple[str, int]] = []
-    roots: list[str] = []
+    root = None
     if "categories" in items.column_names:
-        firsts, leaves = _ends(items.column("categories"))
-        roots = pc.unique(firsts).to_pylist()
-        names, numbers = pc.value_counts(leaves).flatten()
-        # The commonest first; of equal ones that which the catalogue has first.
-        order = np.argsort(-numbers.to_numpy(), kind="stable")[:_MAX_CATEGORIES]
-        counts = list(zip(names.take(order).to_pylist(), numbers.take(order).to_pylist(), strict=True))
+        counts, root = _count_categories(one_array(items.column("categories")))
     ranges = []
     for column in items.column_names:
         values = items.column(column)
@@ -191,7 +211,7 @@ def _facets(catalog: Catalog) -> replies.Facets:
     lifetimes = [items.column(name) for name in ("available_from", "available_until") if name in items.column_names]
     return replies.Facets(
         categories=[replies.CategoryFacet(name=name, num_items=number) for name, number in counts],
-        root=roots[0] if len(roots) == 1 else None,
+        root=root,
         ranges=ranges,
         has_lifetimes=any(len(values) > values.null_count for values in lifetimes),
     )

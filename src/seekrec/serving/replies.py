@@ -131,7 +131,7 @@ class Users(Message):
 
 
 class CategoryFacet(Message):
-    """A category that items can be filtered by."""
+    """A category that items can be filtered by, at any depth of their paths."""
 
     name: str
     num_items: int
