@@ -45,7 +45,7 @@ def test_a_shop_counted_by_hand():
     assert "small: 6 events of 2 users, 4 items" in text
     assert "1970-01-01 00:01 to 1970-01-02 00:01 UTC (1.0 days)" in text
     assert "66.7% of events, 2 different queries (typed by users); 25.0% of them led to no item" in text
-    assert "taken for visits of several steps" in text
+    assert "they look like visits of several steps" in text
 
 
 def test_days_and_a_bot_are_named():

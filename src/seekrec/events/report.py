@@ -211,7 +211,7 @@ class LogSummary:
         meaning = {"page_view": "one request each", "visit": "visits of several steps", None: "only impressions"}
         return (
             f"{self.sessions.num_sessions:,}, {self.sessions.mean_events:.1f} events each on average "
-            f"({self.sessions.share_of_events:.1%} of events); taken for {meaning[self.sessions.kind]}: "
+            f"({self.sessions.share_of_events:.1%} of events); they look like {meaning[self.sessions.kind]}: "
             f"{self.sessions.reason}"
         )
 

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from accelerate import PartialState
+from transformers.utils.logging import disable_progress_bar
 
 from seekrec.errors import ConfigurationError
 from seekrec.events import EventLog
@@ -59,7 +60,9 @@ def run_recipe(
     words = [script] if isinstance(script, str) else list(script)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     for name in ("bm25s", "sentence_transformers", "httpx"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+        # A filter and no level: `bm25s` sets its own when it is imported.
+        logging.getLogger(name).addFilter(_is_warning)
+    disable_progress_bar()  # of files read and written; a training shows its own
     with one_line_errors(script if isinstance(script, str) else " ".join(["seekrec", *script[2:]])):
         options = find_packaged_settings(recipe_type.family(), sys.argv[1:] if argv is None else argv)
         recipe = _make_apart_from_hub(recipe_type, options)
@@ -75,6 +78,10 @@ def run_recipe(
                 else:
                     run_twice(recipe)
     return recipe
+
+
+def _is_warning(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING
 
 
 def find_packaged_settings(family: str, argv: Sequence[str]) -> list[str]:

@@ -70,7 +70,12 @@ class Recipe(AnsweringRecipe[ModelT, ProcessorT]):
             tested = self.whole if self.running.refit != "validation" else self.learn_held_out("validation").whole
             for folder in self.evaluation.compare_with:
                 read_tested(folder, tested)
-        logger.info("data: %s", self.whole.log.describe())
+        facts = self.whole.log.describe()
+        logger.info(
+            "data: %s, %d events of %d users, %d items (%d with events), %d different queries",
+            *(facts[name] for name in ("name", "num_events", "num_users", "num_items", "num_items_with_events")),
+            facts["num_distinct_queries"],
+        )
         return None if self.running.stop_after == "data" else self.fit_split()
 
     def fit_split(self, *, choose: bool = True) -> ModelT | None:
@@ -228,7 +233,11 @@ class Recipe(AnsweringRecipe[ModelT, ProcessorT]):
         if (plan := self.plan) is not None and not plan.is_measured and "num_train_epochs" in plan.values:
             fit = fit_to_time(trainer, times, budget, most_epochs=plan.most_epochs)
             self.plan = plan = plan.with_fit(fit)
-            logger.info("fitted to %g minutes: %s", self.running.max_minutes, fit)
+            logger.info(
+                "fitted to %g minutes: %.3g epochs of %.3g s a step, validated every %d steps by %d cases, test of %d",
+                *(self.running.max_minutes, fit.num_train_epochs, fit.step_seconds, fit.eval_steps),
+                *(fit.num_validation_cases, fit.num_test_cases),
+            )
             if not self.training.process_index:
                 plan.save(self.output_dir)
             plan.apply(self.training, self.evaluation)

@@ -110,7 +110,7 @@ def choose_views(recipe: RunOfRecipe, model: ViewedModel) -> None:
     if most < wanted:
         recipe.cache.leave_out("views", f"{wanted - most:,} of {wanted:,} validation cases that weigh them")
     for behavior, found in _choose(recipe, model, views, most).items():
-        logger.info("views of %s: %s", behavior, found)
+        logger.info("views of %s: %s", behavior, ", ".join(f"{name} {value:.4g}" for name, value in found.items()))
 
 
 @contextmanager
