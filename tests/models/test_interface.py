@@ -13,12 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_shop import AISLES, NUM_ITEMS
 
+from seekrec.catalog import Catalog
 from seekrec.errors import RequestError
 from seekrec.generation import IdentifierTrie, packed_linears
 from seekrec.models import GenSARConfig
+from seekrec.models.base import scored_items
 from seekrec.models.dense import DenseRetrieval
 from seekrec.models.interface import GenerativeModel
-from seekrec.schema import Event, Request
+from seekrec.schema import Event, Request, ScoredItem
 
 
 def assert_same(answer, expected):
@@ -172,3 +174,9 @@ def test_an_incomplete_family_is_refused():
     incomplete = type("Incomplete", (GenerativeModel,), {"config_class": GenSARConfig})
     with pytest.raises(TypeError, match="_make_snapshot"):
         incomplete(GenSARConfig())
+
+
+def test_an_answer_names_items_without_a_title():
+    items = pa.table({"item_id": ["a", "b"], "title": ["Kite", None], "description": [None, "Ten  wooden\nblocks"]})
+    (answer,) = scored_items(Catalog.build(items), [(np.array([1, 0]), np.array([2.0, 1.0]))])
+    assert answer == [ScoredItem("b", 2.0, "Ten wooden blocks"), ScoredItem("a", 1.0, "Kite")]

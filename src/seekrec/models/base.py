@@ -357,7 +357,11 @@ def best_first(rows: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> list
 def scored_items(catalog: Catalog, found: Sequence[Found]) -> list[list[ScoredItem]]:
     """Make answers from rows of the catalogue and their scores."""
     rows = np.concatenate([rows for rows, _ in found])
-    items = zip(catalog.items["item_id"].take(pa.array(rows)).to_pylist(), catalog.titles_of_rows(rows), strict=True)
+    named = catalog.items.select(["item_id", "title"]).take(pa.array(rows))
+    item_ids, titles = (column.to_pylist() for column in named.columns)
+    if None in titles:
+        titles = catalog.titles_of_rows(rows)
+    items = zip(item_ids, titles, strict=True)
     # The scores of a request first: they end before another request's item is taken.
     return [
         [ScoredItem(item_id, score, title) for score, (item_id, title) in zip(scores.tolist(), items, strict=False)]
