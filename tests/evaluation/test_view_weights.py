@@ -8,6 +8,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from small_shop import (
@@ -213,7 +214,7 @@ def test_views_find_items_for_a_task_that_validation_lacks(caplog):
     split = make_aisles()[0]  # its validation cases are recommendations
     found = choose_view_weights(model, processor, split, Views.fit(split, model.catalog), behaviors=["search"])
     assert not found and model.view_weights == {
-        "search": dict.fromkeys(("item_knn", "lexical", "query_log", "semantic"), 0.02)
+        "search": {**dict.fromkeys(("item_knn", "lexical", "query_log", "semantic"), 0.02), "unsearched": 1.0}
     }
     assert "No validation case of a search is used" in caplog.text and model.views.lexical is not None
 
@@ -333,8 +334,7 @@ def test_a_model_gets_the_views_that_help():
     named = {
         f"{task}.{view}" for task, own in found.items() for view, weight in own.items() if weight and "@" not in view
     }
-    assert used == named
-    assert (model.views is None) == (not used)
+    assert used == named | {"search.unsearched"}  # validation has no search
 
 
 def test_weights_chosen_after_items_were_added_are_saved_and_loaded(tmp_path):
@@ -362,3 +362,27 @@ def test_weights_chosen_after_items_were_added_are_saved_and_loaded(tmp_path):
         for one in (model, AutoModel.from_pretrained(tmp_path))
     )
     assert "new" in first and again == pytest.approx(first, abs=1e-3)
+
+
+@pytest.mark.parametrize(("asked", "weight"), [("garden", 1.0), ("xylophone", 0.0)])
+def test_words_that_nobody_searched_for_count_unless_validation_speaks_against_them(asked, weight):
+    """In validation everybody asks for "xylophone", a word of one item, and means another one; or for nothing new."""
+    items = make_log().items
+    titles = items["title"].to_pylist()
+    titles[23] = "office xylophone"
+    items = items.set_column(items.column_names.index("title"), "title", pa.array(titles))
+    asks = ["garden", None, "garden", None, asked, "garden"]  # the last one is the test's, the one before validation's
+    lines = [
+        (f"u{user:02d}", step, f"i{user % 3 * 7 + (user // 3 + step) % 7}", query)
+        for user in range(30)
+        for step, query in enumerate(asks)
+    ]
+    split = split_log(log_of(lines, items=items))
+    assert {request.query for request in split.requests("validation", "search")} == {asked}
+    model, processor = make_synergen(catalog=make_dense_catalog(split.log))
+    views = Views.fit(split, model.catalog, None, names=["item_knn", "unsearched"])
+    # So sure of the word that its item comes first.
+    views = replace(views, unsearched=replace(views.unsearched, weights=1e5 * views.unsearched.weights))
+    choose_view_weights(model, processor, split, views, behaviors=["search"])
+    assert model.view_weights["search"]["item_knn"] > 0
+    assert model.view_weights["search"].get("unsearched", 0.0) == weight

@@ -18,6 +18,7 @@ from small_shop import HSTU, aisle_vector, grow, make_gensar, make_gensr, make_i
 from torch.nn import functional as F
 from transformers import AutoModel
 
+from seekrec.catalog import Catalog
 from seekrec.embeddings import ItemNeighbors, SASRecConfig, SASRecForNextItem, recommender_sizes
 from seekrec.errors import CheckpointError, ConfigurationError, RequestError
 from seekrec.events.query_log import QueryLog
@@ -29,6 +30,7 @@ from seekrec.models.views import (
     CatalogViews,
     LexicalIndex,
     LexicalSettings,
+    UnsearchedWords,
     ViewRequests,
     Views,
     products,
@@ -352,15 +354,17 @@ def test_a_changed_catalogue_has_the_views_of_one_made_anew(monkeypatch):
     for name in ("_FEW_ITEMS", "_ROWS_AT_ONCE"):
         monkeypatch.setattr(products, name, {"_FEW_ITEMS": 0, "_ROWS_AT_ONCE": 7}[name])
     monkeypatch.setattr(products, "cpu_has_bf16", lambda: True)
-    monkeypatch.setattr("seekrec.models.views.lexical._MOST_STRETCHES", 3)
+    for name in ("lexical", "unsearched"):
+        monkeypatch.setattr(f"seekrec.models.views.{name}._MOST_STRETCHES", 3)
     weights = write_view_weights({"search": dict.fromkeys(ANSWER_VIEWS, 1.0)})
     model, processor = make_synergen(view_weights=weights)
     catalog, rng = model.catalog, np.random.default_rng(0)
     log = QueryLog.count(["garden", "thing"], np.array([0, 0, 1]), np.array([3, 5, 7]), num_items=len(catalog))
     words = LexicalIndex.fit(catalog.items, LexicalSettings(("title",)))
-    views = Views(len(catalog), None, words, log, make_near(len(catalog))).with_recommender(make_sasrec(len(catalog)))
+    near, unsearched = make_near(len(catalog)), UnsearchedWords.fit(catalog.items, log)
+    views = Views(len(catalog), None, words, log, near, unsearched).with_recommender(make_sasrec(len(catalog)))
     model.set_views(views)
-    request = Request(HISTORY, query="garden thing", timestamp=300_000)
+    request = Request(HISTORY, query="garden thing 5 new4", timestamp=300_000)
     texts: list[object] = []
     for step, change in enumerate(["none", *"aauaraaurasaaaa"]):
         if change == "a":
@@ -402,6 +406,60 @@ def test_a_changed_catalogue_has_the_views_of_one_made_anew(monkeypatch):
     ]
     for one, vector in zip(both, vectors, strict=True):
         np.testing.assert_array_equal(one.embeddings["semantic"][-1], vector[0].astype(np.float16))
+
+
+def test_words_that_nobody_searched_for_by_hand(tmp_path):
+    """Ten clicks after "red", eight of them on red items; "kite" is a word of one item of four, "wooden" of two."""
+    titles = ["red kite", "red wooden blocks", "wooden boat", "chess"]
+    items = pa.table({"item_id": list("abcd"), "title": titles})
+    catalog = Catalog.build(items)
+    clicks = np.array([0] * 5 + [1] * 3 + [3] * 2)
+    log = QueryLog.count(["red"], np.zeros(10, np.int64), clicks, num_items=4)
+    words = UnsearchedWords.fit(catalog.items, log)
+    # 8.5 of 11: what is counted, and half a click each way.
+    assert words.trust == pytest.approx(8.5 / 11)
+    odds = np.log(8.5 / 2.5)
+    kite, wooden = odds + np.log(3 / 1), odds + np.log(2 / 2)
+    expected = [[0] * 4, [kite, 0, 0, 0], [kite, wooden, wooden, 0], [0] * 4]
+    queries = ["red", "red kite", "wooden KITES kite", "tent"]
+    np.testing.assert_allclose(words.scores(queries).toarray(), expected, rtol=1e-6)
+    # Of later items, a word that the first ones have counts as theirs does, and one that they have not as of one item.
+    more = [{"item_id": "e", "title": "red tent"}, {"item_id": "f", "title": "kite tent"}, {"item_id": "g"}]
+    more[-1]["title"] = "!"
+    rows = pa.Table.from_pylist([*items.to_pylist(), *more])
+    grown = words.grown(Catalog.build(rows).items)
+    assert grown.num_items == 7 and grown.grown(Catalog.build(rows).items) is grown
+    tent = odds + np.log(3)
+    np.testing.assert_allclose(
+        grown.scores(["kite tent red"]).toarray(), [[kite, 0, 0, 0, tent, kite + tent, 0]], rtol=1e-6
+    )
+    # Trust has a limit; and with views it is saved.
+    sure = UnsearchedWords.fit(catalog.items, QueryLog.count(["red"], [0] * 90, [0] * 90, num_items=4))
+    assert sure.trust == 0.9
+    views = Views(4, unsearched=words)
+    views.save(tmp_path)
+    again = Views.load(tmp_path)[0].unsearched
+    assert again.trust == words.trust
+    np.testing.assert_array_equal(again.scores(queries).toarray(), words.scores(queries).toarray())
+    assert views.only(["lexical"]).unsearched is None and views.only(["unsearched"]).unsearched is words
+
+
+@pytest.mark.parametrize("make", [make_synergen, make_intsr])
+def test_a_search_for_what_nobody_searched_for_gets_its_words(make):
+    model, processor = make(view_weights=["search.unsearched=2"])
+    catalog = model.catalog
+    log = QueryLog.count(["garden"], np.array([0, 0]), np.array([3, 5]), num_items=len(catalog))
+    model.set_views(Views(len(catalog), unsearched=UnsearchedWords.fit(catalog.items, log)))
+    inputs = processor([Request(HISTORY, query="garden 7", timestamp=300_000), Request(HISTORY, timestamp=300_000)])
+    found = scores_of(model.retrieve(inputs, top_k=100, exclude_seen=False))
+    own = own_answers(model, inputs)
+    assert found[1] == pytest.approx(own[1], abs=1e-4)
+    titles = dict(zip(catalog.id_map.ids, catalog.titles(catalog.id_map.ids), strict=True))
+    (holder,) = (item for item, title in titles.items() if "7" in title.split())
+    trust = model.views.unsearched.trust
+    gain = np.log(trust / (1 - trust)) + np.log(len(catalog) - 1)
+    for item, score in found[0].items():
+        assert score - own[0][item] == pytest.approx(2 * gain * model.score_unit * (item == holder), abs=1e-3)
 
 
 @pytest.mark.parametrize("make", [make_synergen, make_intsr])

@@ -89,7 +89,8 @@ def choose_view_weights(
     alone. Then, task by task, the weights of all views ([`choose_weights`]): those at which the targets of the sample
     are likeliest, moved to where NDCG@10 of all cases is best, and none where NDCG@10 gets no better by them. Of a
     model that answers what views find (`finds_by_views`) no task is left without: where there is no case, all count
-    alike. Then the weight of being `new`, at which targets that are taken for new are as likely as others.
+    alike. Then the weight of being `new`, at which targets that are taken for new are as likely as others. Words that
+    no search of training had (`unsearched`) count as they are, unless the cases that ask for some speak against it.
 
     Args:
         model ([`ViewedModel`]): Trained; gets `views`, and the weights in `config.view_weights`.
@@ -143,6 +144,8 @@ def choose_view_weights(
             if model.finds_by_views:
                 logger.warning("No validation case of a %s is used: the views that find items count alike.", behavior)
                 chosen[behavior] = dict.fromkeys(names[behavior], LEAST_WEIGHT)
+            if behavior == SEARCH and views.unsearched is not None:
+                chosen[behavior] = {**chosen.get(behavior, {}), "unsearched": 1.0}
             continue
         line = lines[behavior]
         if model.finds_by_views:
@@ -157,6 +160,8 @@ def choose_view_weights(
             # What makes the targets likelier need not bring them to the front.
             weights = weights if beside > without else dict.fromkeys(names[behavior], 0.0)
         weights = {**weights, "new": _weigh_new(model, processor, few[behavior], views, weights, seed)}
+        if behavior == SEARCH and views.unsearched is not None:
+            weights["unsearched"] = _weigh_unsearched(model, processor, cases[behavior], views, weights)
         chosen[behavior] = weights
         found[behavior] = {**weights, f"{METRIC} without": without, f"{METRIC} with": max(without, beside)}
     model.set_views(views.only(used_views(chosen)))
@@ -294,6 +299,28 @@ def _weigh_new(
     learned = likely_weights(beside, ["new"], unit=unit)
     is_free = beside.values(learned).mean() >= (1 - _MAY_COST) * beside.values({}).mean()
     return float(f"{learned['new']:.3g}") if is_free else 0.0
+
+
+def _weigh_unsearched(
+    model: ViewedModel, processor: CatalogProcessor, cases: EvaluationCases, views: Views, weights: Mapping[str, float]
+) -> float:
+    """Return the weight of words that no search had: 1, as they are in nats, or 0 where validation speaks against it.
+
+    Few cases ask for such words, in many logs none, and none asks for what is typed for the first time after it.
+    """
+    words = views.unsearched
+    if words is None:
+        return 0.0
+    asked = words.scores([processor.read_query(request.query or "") for request in cases.requests])
+    touched = cases.take(np.flatnonzero(np.diff(asked.indptr)))
+    if not len(touched):
+        return 1.0
+    asked_views = {name: (views, {**weights, "unsearched": float(name == "with")}) for name in ("without", "with")}
+    by: Literal["all", "views then model"] = "views then model" if model.finds_by_views else "all"
+    scored = _score(model, processor, touched, asked_views, by=by, draws=False)
+    gains = scored.values({"with": 1.0}) - scored.values({"without": 1.0})
+    error = float(gains.std()) / max(len(gains), 1) ** 0.5
+    return 1.0 if not len(gains) or gains.mean() >= -error else 0.0
 
 
 def _score(

@@ -7,6 +7,7 @@ from seekrec.models.views.catalog_views import CatalogViews, ViewRequests
 from seekrec.models.views.lexical import LEXICAL_CHOICES, LexicalIndex, LexicalSettings
 from seekrec.models.views.model import NUM_VIEWED, ViewedModel
 from seekrec.models.views.saved import load_views
+from seekrec.models.views.unsearched import UnsearchedWords
 from seekrec.models.views.views import Views
 from seekrec.models.views.weights import (
     ANSWER_VIEWS,
@@ -30,6 +31,7 @@ __all__ = [
     "CatalogViews",
     "LexicalIndex",
     "LexicalSettings",
+    "UnsearchedWords",
     "ViewName",
     "ViewRequests",
     "ViewWeights",

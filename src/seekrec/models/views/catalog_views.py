@@ -17,10 +17,12 @@ from torch.nn import functional as F
 from seekrec.catalog import Catalog
 from seekrec.embeddings import SASRecForNextItem
 from seekrec.errors import ConfigurationError
+from seekrec.events.matching import TEXT_FIELDS
 from seekrec.models.new_items import TextNeighbors
 from seekrec.models.views.lexical import LexicalIndex
 from seekrec.models.views.parts import Entries, Part
 from seekrec.models.views.products import Products, VectorTable
+from seekrec.models.views.unsearched import UnsearchedWords
 from seekrec.models.views.views import Views
 from seekrec.models.views.weights import ANSWER_VIEWS, ViewWeights
 from seekrec.schema import RECOMMENDATION, SEARCH, Behavior
@@ -134,6 +136,14 @@ class CatalogViews:
         return index.grown(self.catalog.items)
 
     @cached_property
+    def unsearched(self) -> UnsearchedWords:
+        """The words of all items that no search had."""
+        words = self.views.unsearched
+        if words is None:
+            raise ConfigurationError("The views hold no words without a search; weigh others than 'unsearched'.")
+        return words.grown(self.catalog.items)
+
+    @cached_property
     def item_table(self) -> VectorTable:
         """The recommender's vectors, to be multiplied."""
         return VectorTable(self.item_vectors)
@@ -181,10 +191,11 @@ class CatalogViews:
             own["recommender"] = before.recommender
         if not views.num_items <= count <= len(catalog):
             return made
-        if "lexical" in kept:
-            words = list(before.lexical.settings.fields)
-            if catalog.items.slice(0, count).select(words).equals(before.catalog.items.select(words)):
-                own["lexical"] = before.lexical.grown(catalog.items)
+        for name in ("lexical", "unsearched"):
+            if name in kept:
+                fields = list(TEXT_FIELDS if name == "unsearched" else before.lexical.settings.fields)
+                if catalog.items.slice(0, count).select(fields).equals(before.catalog.items.select(fields)):
+                    own[name] = kept[name].grown(catalog.items)
         old, vectors = before.catalog.embeddings.get("semantic"), catalog.embeddings.get("semantic")
         if old is None or vectors is None or not begins_with(vectors, old) or device.type != "cpu":
             return made
@@ -229,6 +240,11 @@ class CatalogViews:
             asked = np.flatnonzero(factors)
             found = self.lexical.scores([requests.queries[number] for number in asked.tolist()])
             parts.append(self._matches(found, asked, factors))
+        if (factors := of["unsearched"] * is_search).any():
+            asked = np.flatnonzero(factors)
+            found = self.unsearched.scores([requests.queries[number] for number in asked.tolist()])
+            found.data *= np.repeat(factors[asked], np.diff(found.indptr))
+            parts.append(self._entries(found, asked, len(factors)))
         if (factors := of["query_log"] * is_search).any():
             log = self.views.query_log
             if log is None:
@@ -271,13 +287,18 @@ class CatalogViews:
 
     def _matches(self, found: csr_array, asked: np.ndarray, factors: np.ndarray) -> Entries:
         """Soften the scores of matches; see `views.py`."""
-        found.sort_indices()
-        lines = [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(factors)
         for place, number in enumerate(asked.tolist()):
-            begin, end = found.indptr[place : place + 2]
-            values = found.data[begin:end]
-            softened = np.log1p(values * (_SCALE / max(float(values.max(initial=0.0)), 1e-12)))
-            lines[number] = (found.indices[begin:end].astype(np.int64), softened * factors[number])
+            values = found.data[slice(*found.indptr[place : place + 2])]
+            values[:] = np.log1p(values * (_SCALE / max(float(values.max(initial=0.0)), 1e-12))) * factors[number]
+        return self._entries(found, asked, len(factors))
+
+    def _entries(self, found: csr_array, asked: np.ndarray, num_requests: int) -> Entries:
+        """Make a part of scores, of which the requests asked have a row each."""
+        found.sort_indices()
+        lines = [(np.empty(0, np.int64), np.empty(0, np.float32))] * num_requests
+        for place, number in enumerate(asked.tolist()):
+            inside = slice(*found.indptr[place : place + 2])
+            lines[number] = (found.indices[inside].astype(np.int64), found.data[inside])
         return Entries.from_lines(lines, self.device)
 
     def _semantic(

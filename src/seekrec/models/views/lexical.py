@@ -126,14 +126,7 @@ class LexicalIndex:
         Returns:
             `scipy.sparse.csr_array`: float32 of shape `(len(queries), num_items)`; what is not stored is 0.
         """
-        keys, holds = words_by_text([split_words(query) for query in queries])
-        entries, found = holds.tocoo(), []
-        for own, weights in ((self.keys, self.weights), *self.later):
-            places, known = find_keys(own, keys)
-            kept = known[entries.col]
-            asked = (np.ones(int(kept.sum()), np.float32), (entries.row[kept], places[entries.col[kept]]))
-            found.append(add_rows(csr_array(asked, shape=(len(queries), len(own))), weights))
-        return found[0] if len(found) == 1 else csr_array(hstack(found, format="csr"))
+        return sum_words(queries, [(self.keys, self.weights), *self.later])
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the index as arrays, for a file of tensors."""
@@ -179,4 +172,25 @@ class LexicalIndex:
         return cls(LexicalSettings(tuple(map(str, fields)), **numbers), mean_length, keys, table)
 
 
-__all__ = ["LEXICAL_CHOICES", "LexicalIndex", "LexicalSettings"]
+def sum_words(queries: Sequence[str], stretches: Sequence[tuple[np.ndarray, csr_array]]) -> csr_array:
+    """Add up what the words of queries give items, each word of a query once.
+
+    Args:
+        queries (`Sequence[str]`): The queries.
+        stretches (`Sequence[tuple]`): Of one stretch of items after the other, uint64 hashes of words, ascending, and
+            what each gives: a `scipy.sparse.csr_array` of shape `(num_words, num_items_of_stretch)`.
+
+    Returns:
+        `scipy.sparse.csr_array`: float32 of shape `(len(queries), num_items)`; what is not stored is 0.
+    """
+    keys, holds = words_by_text([split_words(query) for query in queries])
+    entries, found = holds.tocoo(), []
+    for own, weights in stretches:
+        places, known = find_keys(own, keys)
+        kept = known[entries.col]
+        asked = (np.ones(int(kept.sum()), np.float32), (entries.row[kept], places[entries.col[kept]]))
+        found.append(add_rows(csr_array(asked, shape=(len(queries), len(own))), weights))
+    return found[0] if len(found) == 1 else csr_array(hstack(found, format="csr"))
+
+
+__all__ = ["LEXICAL_CHOICES", "LexicalIndex", "LexicalSettings", "sum_words"]

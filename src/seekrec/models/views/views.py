@@ -13,6 +13,8 @@ log-probability:
   text: that it is like what was taken says nothing about its being taken again.
 - `new`: 1 for an item that training knows no event of. What the model and the views above say of it is what they say
   of items like it, a mean, which lies below what they say of the best: this makes up for it.
+- `unsearched`: of words of a query that no search of training had, how much likelier an item is that holds them; see
+  [`UnsearchedWords`].
 
 The three that sum matches, `t` of an item, add `log(1 + 1000 t / max t)`: the logarithm of `t / max t + 0.001` above
 that of an item that matches nothing. In no paper of the families; with every weight zero, nothing is computed.
@@ -39,6 +41,7 @@ from seekrec.errors import CheckpointError, ConfigurationError, DataError
 from seekrec.events import Split
 from seekrec.events.query_log import QueryLog
 from seekrec.models.views.lexical import LexicalIndex, LexicalSettings
+from seekrec.models.views.unsearched import UnsearchedWords
 from seekrec.models.views.weights import ANSWER_VIEWS, ViewName
 from seekrec.util.finite import check_finite
 from seekrec.util.hashing import file_sha256, json_digest
@@ -57,6 +60,7 @@ class Views:
         lexical ([`LexicalIndex`], *optional*): Gives the lexical view.
         query_log ([`QueryLog`], *optional*): Gives the view of the query log.
         item_knn ([`ItemNeighbors`], *optional*): Gives the view of items that users acted on close together.
+        unsearched ([`UnsearchedWords`], *optional*): Gives the view of words that nobody has searched for.
     """
 
     num_items: int
@@ -64,6 +68,7 @@ class Views:
     lexical: LexicalIndex | None = None
     query_log: QueryLog | None = None
     item_knn: ItemNeighbors | None = None
+    unsearched: UnsearchedWords | None = None
     # What [`with_words`] made of the words of which items.
     _worded: dict[LexicalSettings, tuple[pa.Table, Views | None]] = field(default_factory=dict, init=False, repr=False)
 
@@ -92,15 +97,17 @@ class Views:
             ConfigurationError: If the recommender knows other items.
         """
         ids = catalog.id_map
-        words = log = nearest = None
+        words = log = nearest = unsearched = None
         if "lexical" in names:
             words = LexicalIndex.fit(catalog.items, LexicalSettings() if lexical is None else lexical)
-        if "query_log" in names:
+        if "query_log" in names or "unsearched" in names:
             log = QueryLog.fit(split if whole is None else whole, ids)
             log = log if len(log.query_keys) else None
+        if log is not None and "unsearched" in names:
+            unsearched = UnsearchedWords.fit(catalog.items, log)
         if "item_knn" in names:
             nearest = ItemNeighbors.fit([split] if whole is None else whole, ids)
-        made = cls(len(catalog), None, words, log, nearest)
+        made = cls(len(catalog), None, words, log if "query_log" in names else None, nearest, unsearched)
         return made.with_recommender(recommender if "collaborative" in names else None)
 
     def only(self, names: Collection[str]) -> Views | None:
@@ -113,6 +120,7 @@ class Views:
             item_knn=self.item_knn if "item_knn" in names else None,
             lexical=self.lexical if "lexical" in names else None,
             query_log=self.query_log if "query_log" in names else None,
+            unsearched=self.unsearched if "unsearched" in names else None,
         )
 
     def with_recommender(self, recommender: SASRecForNextItem | None) -> Views:
@@ -157,6 +165,7 @@ class Views:
             "semantic": "semantic" in catalog.embeddings,
             # Weighed when the others are.
             "new": False,
+            "unsearched": False,
         }
         return [name for name in ANSWER_VIEWS if has[name]]
 
@@ -185,6 +194,9 @@ class Views:
         if self.query_log is not None:
             save_file(self.query_log.arrays(), target / "query_log.safetensors")
             parts["query_log"] = {"smoothing": self.query_log.smoothing}
+        if self.unsearched is not None:
+            save_file(self.unsearched.arrays(), target / "unsearched.safetensors")
+            parts["unsearched"] = {"trust": self.unsearched.trust}
         digests = {name: file_sha256(target / f"{name}.safetensors") for name in parts}
         content = {"version": _VERSION, "num_items": self.num_items, "parts": parts, "digests": digests}
         (target / _VIEWS_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -214,7 +226,7 @@ class Views:
                 if name not in ANSWER_VIEWS or file_sha256(source / f"{name}.safetensors") != digest:
                     raise ValueError(f"{name}.safetensors is not the file that was saved")
                 read[name] = load_file(source / f"{name}.safetensors")
-            recommender = lexical = log = nearest = None
+            recommender = lexical = log = nearest = unsearched = None
             if "collaborative" in read:
                 recommender = _make_recommender(parts["collaborative"], num_items)
                 recommender.load_state_dict(
@@ -229,12 +241,15 @@ class Views:
             if "query_log" in read:
                 smoothing = float(parts["query_log"]["smoothing"])
                 log = QueryLog.from_arrays(read["query_log"], num_items, smoothing=smoothing)
+            if "unsearched" in read:
+                trust = float(parts["unsearched"]["trust"])
+                unsearched = UnsearchedWords.from_arrays(read["unsearched"], num_items, trust=trust)
         except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError, DataError) as error:
             raise CheckpointError(
                 f"The views in {source} cannot be read ({error}): they are missing or damaged. Save the model again "
                 "or fetch the folder anew."
             ) from error
-        return cls(num_items, recommender, lexical, log, nearest), json_digest(content)
+        return cls(num_items, recommender, lexical, log, nearest, unsearched), json_digest(content)
 
 
 def _make_recommender(sizes: Mapping[str, object], num_items: int) -> SASRecForNextItem:

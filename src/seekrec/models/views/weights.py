@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias, get_args
 
 from seekrec.schema import BEHAVIORS
 
-ViewName = Literal["collaborative", "item_knn", "lexical", "query_log", "semantic", "new"]
+ViewName = Literal["collaborative", "item_knn", "lexical", "query_log", "semantic", "new", "unsearched"]
 ANSWER_VIEWS: tuple[ViewName, ...] = get_args(ViewName)
 # By task, then by view.
 ViewWeights: TypeAlias = Mapping[str, Mapping[str, float]]
