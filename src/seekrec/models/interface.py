@@ -130,13 +130,8 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
         if old is not None:
             # After `remove_items` the identifiers are the same arrays: the trie and its masks stay.
             kept = [view for view in catalog.views if old.catalog.codes.get(view) is catalog.codes[view]]
-            snapshot.take_values(old, [("trie", view) for view in kept])
-            # And queries are embedded by the same encoder, which takes longer to load than to ask.
-            if (old.catalog.semantic_encoder_name, old.catalog.encoder_is_trusted) == (
-                catalog.semantic_encoder_name,
-                catalog.encoder_is_trusted,
-            ):
-                snapshot.take_values(old, ["query vectors"])
+            # So does the encoder of queries, which takes longer to load than to ask.
+            snapshot.take_values(old, [*(("trie", view) for view in kept), "query vectors"])
         self.config.identifier_hash = catalog.identifier_hash
         if self.config.num_items and self.config.table_hash is None:
             self.config.table_hash = catalog.items_hash(self.config.num_items)
@@ -271,14 +266,15 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
     def _query_vectors(self, inputs: BatchFeature, queries: Sequence[str]) -> Tensor:
         """Embed queries as the items' texts were; see the base. An encoder is loaded at the first."""
         snapshot = self.current_snapshot()
+        encoder = (snapshot.catalog.semantic_encoder_name, snapshot.catalog.encoder_is_trusted)
 
         def make() -> QueryVectors:
-            vectors = QueryVectors(snapshot.catalog.semantic_encoder_name)
-            vectors.encoder_is_trusted = snapshot.catalog.encoder_is_trusted
+            vectors = QueryVectors(encoder[0])
+            vectors.encoder_is_trusted = encoder[1]
             return vectors
 
         asked = [number for number, query in enumerate(queries) if query]
-        found = snapshot.value("query vectors", make).encode([queries[number] for number in asked])
+        found = snapshot.value("query vectors", make, encoder).encode([queries[number] for number in asked])
         embedded = np.zeros((len(queries), found.shape[1]), np.float32)
         embedded[asked] = found
         return torch.from_numpy(embedded)

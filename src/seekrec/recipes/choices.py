@@ -197,11 +197,7 @@ def _choose_dense(family: str, s: Situation) -> list[Choice]:
         found.append(Choice("seen_compete", False, "recommendations leave out what the user knows"))
     if log.sessions is not None:
         found.append(
-            Choice(
-                "session_ids",
-                "visit",
-                "whatever they look like: what was done before on the same page is known, as to SASRec",
-            )
+            Choice("session_ids", "visit", "whatever they look like, what came before is known, as to SASRec")
         )
     if log.has_time and log.span_days > 1:
         found.append(Choice("item_lifetimes", "first_event", "negatives had appeared when the user chose"))
