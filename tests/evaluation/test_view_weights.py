@@ -184,7 +184,7 @@ def test_weights_do_not_depend_on_the_unit_of_scores(unit, caplog):
 @pytest.mark.parametrize("told", [2.0, 0.0])
 def test_views_that_find_items_are_weighed_for_the_answers_the_model_gives(aisles, monkeypatch, told):
     """NDCG@10 that is reported is that of `retrieve`, with and without what the views add to the answers."""
-    for module in ("evaluation.view_weights", "models.gensr.modeling_gensr"):
+    for module in ("evaluation.score_cases", "models.gensr.modeling_gensr"):
         monkeypatch.setattr(f"seekrec.{module}.NUM_VIEWED", 12)
     split, catalog, *_ = aisles
     model, processor = make_gensr(aisles, **{**FINDING, "view_weights": ["validation"]})
@@ -243,8 +243,8 @@ def test_a_few_cases_find_the_words_with_which_all_weigh(monkeypatch, aisles, tm
         passes.append((cases.behavior, len(cases), len(words), how.get("draws")))
         return score(model, processor, cases, asked, **how)
 
-    score = weights_of_views._score
-    monkeypatch.setattr(weights_of_views, "_score", counted)
+    score = weights_of_views.score_cases
+    monkeypatch.setattr(weights_of_views, "score_cases", counted)
     found = choose_view_weights(model, processor, split, Views.fit(split, model.catalog), max_cases=40)
     # Then a few are asked with new items taken from the catalogue.
     few = [("search", 10, len(LEXICAL_CHOICES), True), ("recommendation", 10, 0, True)]
@@ -300,7 +300,7 @@ def test_being_new_weighs_what_makes_new_items_as_likely_as_others(monkeypatch, 
         total = np.take_along_axis(true, order, 1) + bias * marks
         return looked_at(total * 0.3 - 1, {"new": 300 * marks + 1, "sum": np.ones_like(marks)})
 
-    monkeypatch.setattr("seekrec.evaluation.view_weights._score", score)
+    monkeypatch.setattr("seekrec.evaluation.view_weights.score_cases", score)
     monkeypatch.setattr(type(model), "score_unit", property(lambda _: 0.3))
     monkeypatch.setattr(type(model), "finds_by_views", property(lambda _: finds_by_views))
     weight = _weigh_new(model, processor, cases, Views(24), {"lexical": 2.0}, 0)
@@ -318,7 +318,7 @@ def test_being_new_weighs_what_makes_new_items_as_likely_as_others(monkeypatch, 
 def test_where_views_find_no_target_being_new_weighs_nothing(monkeypatch):
     model, processor = make_synergen()
     nothing = looked_at(np.zeros((0, 0), np.float32), dict.fromkeys(("new", "sum"), np.zeros((0, 0), np.float32)))
-    monkeypatch.setattr("seekrec.evaluation.view_weights._score", lambda *_, **how: nothing)
+    monkeypatch.setattr("seekrec.evaluation.view_weights.score_cases", lambda *_, **how: nothing)
     monkeypatch.setattr(type(model), "finds_by_views", property(lambda _: True))
     assert _weigh_new(model, processor, SimpleCases(np.arange(24)), Views(24), {"lexical": 2.0}, 0) == 0.0
 

@@ -17,12 +17,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import compress
 from typing import Literal
 
 import numpy as np
 
-from seekrec.catalog import Catalog, item_periods
+from seekrec.catalog import item_periods
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation.likely_weights import (
     LEAST_WEIGHT,
@@ -32,19 +31,11 @@ from seekrec.evaluation.likely_weights import (
     likely_weights,
 )
 from seekrec.evaluation.protocols import EvaluationCases, build_cases
+from seekrec.evaluation.score_cases import pad_lines, score_cases
 from seekrec.evaluation.view_choices import ViewChoices
 from seekrec.events import Split
 from seekrec.models.processing import CatalogProcessor
-from seekrec.models.views import (
-    NUM_VIEWED,
-    AddedScores,
-    CatalogViews,
-    ViewedModel,
-    Views,
-    ViewWeights,
-    used_views,
-    write_view_weights,
-)
+from seekrec.models.views import ViewedModel, Views, used_views, write_view_weights
 from seekrec.schema import BEHAVIORS, SEARCH, Behavior
 
 logger = logging.getLogger(__name__)
@@ -56,9 +47,6 @@ MAX_VIEW_CASES = 10_000
 _FEW = 1_000
 # What ways to weigh words are compared at: from hardly anything to what decides.
 _WORD_WEIGHTS = (0.0, *(round(float(weight), 3) for weight in np.geomspace(0.05, 20, 14)))
-_BATCH_SIZE = 32
-# So many of the items that neither the model nor a view holds best stand for all of these, in each case.
-_NUM_DRAWN = 300
 # One item in so many is taken for new, though not more than can quickly be compared with all others.
 _ONE_IN = 10
 _MOST_TAKEN = 1_000
@@ -195,7 +183,7 @@ def _choose_words(
 
     def score(those: Mapping[Behavior, EvaluationCases], *, draws: bool = True) -> dict[Behavior, ScoredCases]:
         return {
-            task: _score(model, processor, own, choices.asked(names[task]), by=by, draws=draws)
+            task: score_cases(model, processor, own, choices.asked(names[task]), by=by, draws=draws)
             for task, own in those.items()
         }
 
@@ -235,7 +223,7 @@ def _weigh_beside(
         `tuple`: The weights of views, and NDCG@10 of the cases by the model alone and by the sum, both of what the
         views found.
     """
-    beside_model = _score(model, processor, cases, {"sum": (views, weights)}, by="views then model")
+    beside_model = score_cases(model, processor, cases, {"sum": (views, weights)}, by="views then model")
     share = len(beside_model.own) / len(cases)
     if not share:
         return dict(weights), 0.0, 0.0
@@ -286,7 +274,7 @@ def _weigh_new(
         for number, taken in enumerate(generator.permutation(one_in)[:rounds].tolist()):
             model.set_catalog(replace(catalog, is_predicted=catalog.is_predicted | (group == taken)))
             part = cases.take(np.sort(order[number::rounds]))
-            scored = _score(model, processor, part, asked_views, by=by)
+            scored = score_cases(model, processor, part, asked_views, by=by)
             totals += list(scored.own + scored.added["sum"])
             marks += list(np.round((scored.added["new"] - scored.added["sum"]) / (unit * _ALL_THERE_IS)) * unit)
             counts += list(scored.log_counts)
@@ -295,7 +283,7 @@ def _weigh_new(
     # Views may find no target at all.
     if not totals:
         return 0.0
-    beside = ScoredCases(_pad(totals, -np.inf), {"new": _pad(marks, 0.0)}, _pad(counts, 0.0))
+    beside = ScoredCases(pad_lines(totals, -np.inf), {"new": pad_lines(marks, 0.0)}, pad_lines(counts, 0.0))
     learned = likely_weights(beside, ["new"], unit=unit)
     is_free = beside.values(learned).mean() >= (1 - _MAY_COST) * beside.values({}).mean()
     return float(f"{learned['new']:.3g}") if is_free else 0.0
@@ -317,99 +305,10 @@ def _weigh_unsearched(
         return 1.0
     asked_views = {name: (views, {**weights, "unsearched": float(name == "with")}) for name in ("without", "with")}
     by: Literal["all", "views then model"] = "views then model" if model.finds_by_views else "all"
-    scored = _score(model, processor, touched, asked_views, by=by, draws=False)
+    scored = score_cases(model, processor, touched, asked_views, by=by, draws=False)
     gains = scored.values({"with": 1.0}) - scored.values({"without": 1.0})
     error = float(gains.std()) / max(len(gains), 1) ** 0.5
     return 1.0 if not len(gains) or gains.mean() >= -error else 0.0
-
-
-def _score(
-    model: ViewedModel,
-    processor: CatalogProcessor,
-    cases: EvaluationCases,
-    asked: Mapping[str, tuple[Views, Mapping[str, float]]],
-    by: Literal["all", "views", "views then model"] = "all",
-    draws: bool = True,
-) -> ScoredCases:
-    """Score what model and views hold best of each case, and its target.
-
-    Args:
-        model ([`ViewedModel`]): The model.
-        processor ([`CatalogProcessor`]): Its processor.
-        cases ([`EvaluationCases`]): The cases.
-        asked (`Mapping`): By name, views and their weights.
-        by (`str`): `"all"`: model and views find items, and both score them. `"views"`: the model does neither, and
-            its scores are 0. `"views then model"`: views find them, and cases whose target is not found are left out.
-        draws (`bool`): Whether some of the other items are scored, too, for a likelihood.
-    """
-    snapshot, id_map = model.current_snapshot(), model.catalog.id_map
-    ready: dict[str, tuple[CatalogViews, ViewWeights]] = {
-        name: (model.catalog_views(snapshot, views), {cases.behavior: own}) for name, (views, own) in asked.items()
-    }
-    behavior = BEHAVIORS.index(cases.behavior)
-    generator, stands_for = np.random.default_rng(0), np.log(max(1.0, len(id_map) / _NUM_DRAWN))
-    own_views = model.views
-    model.set_views(None)
-    lines: list[np.ndarray] = []
-    counts: list[np.ndarray] = []
-    more: dict[str, list[np.ndarray]] = {name: [] for name in asked}
-    try:
-        for begin in range(0, len(cases), _BATCH_SIZE):
-            numbers = np.arange(begin, min(begin + _BATCH_SIZE, len(cases)))
-            inputs = processor(cases.requests[begin : begin + _BATCH_SIZE])
-            masks: list[np.ndarray | None] = [None] * len(numbers)
-            masks = masks if (allowed := cases.masks(numbers)) is None else list(allowed)
-            requests = model.view_requests(inputs, [behavior] * len(numbers))
-            added = {
-                name: AddedScores(one.added(requests, own, model.score_unit), len(numbers), len(id_map), model.device)
-                for name, (one, own) in ready.items()
-            }
-            best = [one.best([NUM_VIEWED] * len(numbers), masks) for one in added.values()]
-            if by == "all":
-                answers = model.retrieve(inputs, top_k=NUM_VIEWED, where=masks, exclude_seen=False)
-                best.insert(0, [id_map.convert_to_rows(item.item_id for item in answer) for answer in answers])
-            # The target first, each once.
-            targets = cases.target_rows[numbers][:, None]
-            found = [np.concatenate(parts) for parts in zip(targets, *best, strict=True)]
-            found = [line[np.sort(np.unique(line, return_index=True)[1])] for line in found]
-            kept = [
-                by != "views then model" or np.isin(target, np.concatenate(own)).item()
-                for target, *own in zip(targets, *best, strict=True)
-            ]
-            log_counts = [np.zeros(len(line)) for line in found]
-            if draws and by != "views then model":
-                for number, mask in enumerate(masks):
-                    others = _draw_others(found[number], mask, model.catalog, generator)
-                    found[number] = np.concatenate([found[number], others])
-                    log_counts[number] = np.append(log_counts[number], np.full(len(others), stands_for))
-            counts += compress(log_counts, kept)
-            scores = [np.zeros(len(line), np.float32) for line in found]
-            scores = scores if by == "views" else model.score_items(inputs, found)
-            lines += compress(scores, kept)
-            for name, one in added.items():
-                more[name] += compress(one.at(found), kept)
-    finally:
-        model.set_views(own_views)
-    added_scores = {name: _pad(scores, 0.0) for name, scores in more.items()}
-    return ScoredCases(_pad(lines, -np.inf), added_scores, _pad(counts, 0.0))
-
-
-def _draw_others(
-    found: np.ndarray, mask: np.ndarray | None, catalog: Catalog, generator: np.random.Generator
-) -> np.ndarray:
-    """Return rows that may be answered and are not among those found, by lot; all of them in a small catalogue."""
-    size = len(catalog)
-    drawn = np.arange(size) if size <= _NUM_DRAWN else generator.integers(size, size=_NUM_DRAWN)
-    may_be = catalog.live[drawn] if mask is None else mask[drawn] & catalog.live[drawn]
-    others: np.ndarray = drawn[may_be & ~np.isin(drawn, found)]
-    return others
-
-
-def _pad(lines: Sequence[np.ndarray], fill: float) -> np.ndarray:
-    padded = np.full((len(lines), max(map(len, lines), default=0)), fill, np.float32)
-    for target, line in zip(padded, lines, strict=True):
-        target[: len(line)] = line
-    return padded
 
 
 __all__ = ["MAX_VIEW_CASES", "choose_view_weights"]

@@ -266,15 +266,16 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
     def _query_vectors(self, inputs: BatchFeature, queries: Sequence[str]) -> Tensor:
         """Embed queries as the items' texts were; see the base. An encoder is loaded at the first."""
         snapshot = self.current_snapshot()
-        encoder = (snapshot.catalog.semantic_encoder_name, snapshot.catalog.encoder_is_trusted)
+        name, is_trusted = snapshot.catalog.semantic_encoder_name, snapshot.catalog.encoder_is_trusted
 
         def make() -> QueryVectors:
-            vectors = QueryVectors(encoder[0])
-            vectors.encoder_is_trusted = encoder[1]
+            vectors = QueryVectors(name)
+            vectors.encoder_is_trusted = is_trusted
             return vectors
 
         asked = [number for number, query in enumerate(queries) if query]
-        found = snapshot.value("query vectors", make, encoder).encode([queries[number] for number in asked])
+        vectors = snapshot.value("query vectors", make, (name, is_trusted))
+        found = vectors.encode([queries[number] for number in asked])
         embedded = np.zeros((len(queries), found.shape[1]), np.float32)
         embedded[asked] = found
         return torch.from_numpy(embedded)
