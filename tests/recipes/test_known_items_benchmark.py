@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 
-from small_shop import make_dense_catalog, make_log, make_synergen
+from small_shop import make_aisles, make_gensar
 from tiny_runs import run_script
 
-from seekrec.events import split_log
 from seekrec.models import save_checkpoint
 from seekrec.models.views import Views
 
 
 def test_items_are_searched_for_by_their_titles(tmp_path):
-    split = split_log(make_log())
-    model, processor = make_synergen(catalog=make_dense_catalog(), view_weights=["search.unsearched=5"])
-    model.set_views(Views.fit(split, model.catalog, names=["unsearched"]))
+    aisles = make_aisles()
+    model, processor = make_gensar(aisles, view_weights=["search.unsearched=5"])
+    model.set_views(Views.fit(aisles[0], model.catalog, names=["unsearched"]))
     save_checkpoint(model, processor, tmp_path / "model")
     options = ("--model", tmp_path / "model", "--num_items", "10")
     lines = [json.loads(line) for line in run_script("benchmarks/known_items.py", *options).splitlines()]
