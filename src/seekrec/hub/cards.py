@@ -75,9 +75,16 @@ def _one_line(value: object) -> str:
     return " ".join(str(value).split())
 
 
+def _ranking(protocol: str) -> str:
+    """Name a protocol: "full" is "full ranking", "full, query forms" is "full ranking, query forms"."""
+    first, comma, rest = protocol.partition(", ")
+    return f"{first} ranking{comma}{rest}"
+
+
 _FILTERS = {
     "code": _code,
     "line": _line,
+    "ranking": _ranking,
     "number": lambda value: _number(value, ","),
     "fixed": lambda value, digits: _number(value, f".{digits}f"),
     "percent": lambda value: _number(value, ".2%"),
@@ -281,7 +288,7 @@ def _own_rows(results: Sequence[Row], run: Values) -> list[Values]:
 def _setting_text(row: Values) -> str:
     seen = "removed" if row["seen_removed"] else "kept"
     return (
-        f"{_behavior_text(row)}, {row['protocol']} ranking, {row['split_method']} split, {row['split_protocol']}, "
+        f"{_behavior_text(row)}, {_ranking(row['protocol'])}, {row['split_method']} split, {row['split_protocol']}, "
         f"{row['split_fingerprint'][:12]}, seen items {seen}"
     )
 
