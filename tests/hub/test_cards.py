@@ -53,7 +53,9 @@ def test_evaluation_stands_beside_baselines_with_protocol_split_and_interval(car
     assert "### Search (synthetic queries), full ranking" in card
     assert "kite shop, test: 1,234 cases, each against all 12 items." in card
     assert "Split leave_one_out, protocol strict, hash `0123456789ab`" in card
-    forms = render_model_card(TEMPLATES / "gensar.md", [result_row(behavior="search", protocol="full, query forms")], run)
+    forms = render_model_card(
+        TEMPLATES / "gensar.md", [result_row(behavior="search", protocol="full, query forms")], run
+    )
     assert "### Search (synthetic queries), full ranking, query forms\n" in forms
     assert "left out of the answers, as `exclude_seen=True` does." in forms
     assert "| popularity | **0.3000** | 0.1000 | 0.1100 to 0.1400 |" in card
