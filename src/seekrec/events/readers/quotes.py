@@ -164,7 +164,7 @@ class _Text:
             raise DataError(
                 f"{self.path.name}: the quotes on lines {begin} and {end} may enclose one field of {end - begin + 1} "
                 "lines, or be letters of rows that are each one line. Pass quoting='doubled' for the former, "
-                "quoting='none' for the latter."
+                "quoting='none' for the latter (`--quote` of a command)."
             )
 
     def find_escapes(self, quotes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -234,7 +234,7 @@ class _Text:
         line = int(self._line_of(letters[:1])[0]) + 1
         return (
             f'{self.path.name}: {len(letters)} quotes (") were taken for letters (first: line {line}); if they '
-            "enclose fields, pass quoting='doubled'.",
+            "enclose fields, pass quoting='doubled' (`--quote` of a command).",
         )
 
 
