@@ -137,6 +137,10 @@ def test_factors_and_shift_are_those_of_scikit_learn():
     for mean in (1e3, -1e5):
         far = fit_logistic(features + [mean, 0.0], happened)
         np.testing.assert_allclose(far, [found[0], found[1], found[2] - found[0] * mean], rtol=1e-4)
+    # A constant tells nothing, whatever its sum is rounded to.
+    for constant in (0.1, -3.3, 12345.678):
+        beside = fit_logistic(np.column_stack([np.full(997, constant), features[:997, 0]]), happened[:997])
+        np.testing.assert_allclose(beside, [0.0, *fit_logistic(features[:997, :1], happened[:997])])
     # What points the wrong way is left out, and the other is fitted alone.
     turned = fit_logistic(features * [-1, 1], happened)
     alone = fit_logistic(features[:, 1:], happened)

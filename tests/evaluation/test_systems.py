@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation import ModelRetriever, evaluate_system
-from seekrec.schema import Request, ScoredItem
+from seekrec.schema import IdMap, Request, ScoredItem
 
 
 class FakeModel:
@@ -17,6 +19,7 @@ class FakeModel:
     def __init__(self, ids):
         self.ids = ids
         self.calls = []
+        self.catalog = SimpleNamespace(id_map=IdMap(ids), is_removed=np.zeros(len(ids), bool))
 
     def retrieve(self, inputs, *, top_k=10, where=None, **options):
         self.calls.append((len(inputs["requests"]), top_k, options))
@@ -98,3 +101,11 @@ def test_candidates_that_no_beam_reaches_come_last_and_tied():
 def test_beams_that_order_candidates_need_a_number():
     with pytest.raises(ConfigurationError, match="`candidate_scoring` is 'beams' and `num_beams` is None"):
         ModelRetriever(FakeModel(["a"]), process, num_beams=None, candidate_scoring="beams")
+
+
+def test_candidates_that_were_removed_come_last_and_are_not_asked_for():
+    model = FakeModel(["a", "b", "c"])
+    model.catalog.is_removed[0] = True
+    answers = ModelRetriever(model, process).rank([Request(), Request()], [["b", "a", "c"], ["a"]])
+    assert [[item.item_id for item in answer] for answer in answers] == [["b", "c", "a"], ["a"]]
+    assert answers[0][-1].score == float("-inf")

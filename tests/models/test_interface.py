@@ -177,6 +177,9 @@ def test_an_incomplete_family_is_refused():
 
 
 def test_an_answer_names_items_without_a_title():
-    items = pa.table({"item_id": ["a", "b"], "title": ["Kite", None], "description": [None, "Ten  wooden\nblocks"]})
-    (answer,) = scored_items(Catalog.build(items), [(np.array([1, 0]), np.array([2.0, 1.0]))])
-    assert answer == [ScoredItem("b", 2.0, "Ten wooden blocks"), ScoredItem("a", 1.0, "Kite")]
+    for title in (None, "", "  "):
+        items = pa.table(
+            {"item_id": ["a", "b"], "title": ["Kite", title], "description": [None, "Ten  wooden\nblocks"]}
+        )
+        (answer,) = scored_items(Catalog.build(items), [(np.array([1, 0]), np.array([2.0, 1.0]))])
+        assert answer == [ScoredItem("b", 2.0, "Ten wooden blocks"), ScoredItem("a", 1.0, "Kite")]

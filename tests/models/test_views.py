@@ -429,6 +429,7 @@ def test_words_that_nobody_searched_for_by_hand(tmp_path):
     rows = pa.Table.from_pylist([*items.to_pylist(), *more])
     grown = words.grown(Catalog.build(rows).items)
     assert grown.num_items == 7 and grown.grown(Catalog.build(rows).items) is grown
+    assert grown.grown(items) is grown  # an earlier catalogue again
     tent = odds + np.log(3)
     np.testing.assert_allclose(
         grown.scores(["kite tent red"]).toarray(), [[kite, 0, 0, 0, tent, kite + tent, 0]], rtol=1e-6

@@ -167,7 +167,8 @@ def fit_logistic(features: npt.ArrayLike, labels: npt.ArrayLike) -> npt.NDArray[
         `np.ndarray`: The factors and, last, the shift: float64 of shape `(num_features + 1,)`.
     """
     given, happened = np.asarray(features, dtype=np.float64), np.asarray(labels, dtype=np.float64)
-    used = np.ones(given.shape[1], dtype=bool)
+    # A constant tells nothing; about its mean it is rounding, which would be taken for something.
+    used = given.std(axis=0) > 1e-9 * np.abs(given).max(axis=0, initial=0.0)
     while True:
         # In units of their spread, so that one penalty is small for all; it bounds what separates perfectly. About
         # their mean: a shift that had to make up for a large one would not get there in so many steps.

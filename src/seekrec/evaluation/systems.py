@@ -78,14 +78,17 @@ class ModelRetriever:
         return answers
 
     def rank(self, requests: Sequence[Request], candidates: Sequence[Sequence[str]]) -> list[list[ScoredItem]]:
-        """Rank in batches; see [`Retriever`]."""
+        """Rank in batches; see [`Retriever`]. What was removed from the catalogue comes last."""
         if self.candidate_scoring == "beams":
             return self._rank_by_beams(requests, candidates)
+        catalog = self.model.catalog
+        removed = set(catalog.id_map.convert_to_ids(np.flatnonzero(catalog.is_removed)))
         answers: list[list[ScoredItem]] = []
         for begin, end in self._batches(len(requests)):
-            batch_candidates = [list(items) for items in candidates[begin:end]]
-            answers += self.model.rank(self.processor(list(requests[begin:end]), candidates=batch_candidates))
-        return answers
+            lines = [[item for item in items if item not in removed] for items in candidates[begin:end]]
+            answers += self.model.rank(self.processor(list(requests[begin:end]), candidates=lines))
+        gone = ([ScoredItem(item, float("-inf")) for item in items if item in removed] for items in candidates)
+        return [answer + last for answer, last in zip(answers, gone, strict=True)]
 
     def _rank_by_beams(
         self, requests: Sequence[Request], candidates: Sequence[Sequence[str]]

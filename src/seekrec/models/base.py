@@ -359,7 +359,7 @@ def scored_items(catalog: Catalog, found: Sequence[Found]) -> list[list[ScoredIt
     rows = np.concatenate([rows for rows, _ in found])
     named = catalog.items.select(["item_id", "title"]).take(pa.array(rows))
     item_ids, titles = (column.to_pylist() for column in named.columns)
-    if None in titles:
+    if not all(title and title.strip() for title in titles):
         titles = catalog.titles_of_rows(rows)
     items = zip(item_ids, titles, strict=True)
     # The scores of a request first: they end before another request's item is taken.

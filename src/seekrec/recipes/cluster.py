@@ -16,7 +16,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -115,7 +115,8 @@ def train_on_cluster(
         _train_in_processes(partial(make_recipe, [*options, *own]), workers, recipe.output_dir)
         folder = recipe.output_dir / MODEL_FOLDER
         model = cast(ModelT, AutoModel.from_pretrained(folder).eval())
-        recipe.catalog = model.catalog
+        # Times of items are given back after training; where the text encoder is, this process knows.
+        recipe.catalog = replace(recipe.catalog, items=model.catalog.items)
         recipe.processor = cast(ProcessorT, load_processor(folder, recipe.catalog))
         if recipe.plan is not None:
             recipe.plan = Plan.load(recipe.output_dir, recipe.plan.key) or recipe.plan

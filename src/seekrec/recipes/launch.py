@@ -60,8 +60,8 @@ def run_recipe(
     words = [script] if isinstance(script, str) else list(script)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     for name in ("bm25s", "sentence_transformers", "httpx"):
-        # A filter and no level: `bm25s` sets its own when it is imported.
-        logging.getLogger(name).addFilter(_is_warning)
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("bm25s").addFilter(_is_warning)  # it sets a level of its own when it is imported
     disable_progress_bar()  # of files read and written; a training shows its own
     with one_line_errors(script if isinstance(script, str) else " ".join(["seekrec", *script[2:]])):
         options = find_packaged_settings(recipe_type.family(), sys.argv[1:] if argv is None else argv)

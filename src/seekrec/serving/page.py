@@ -161,7 +161,7 @@ def _path(catalog: Catalog, row: int, codes: np.ndarray, view: str) -> replies.I
 
 def _leaves(categories: pa.ChunkedArray) -> list[str]:
     """Return the last name of each path of categories."""
-    return [path[-1] for paths in categories.to_pylist() for path in paths or () if path]
+    return [path[-1] for paths in categories.to_pylist() for path in paths or () if path and path[-1]]
 
 
 def _count_categories(categories: pa.Array) -> tuple[list[tuple[str, int]], str | None]:
@@ -178,7 +178,7 @@ def _count_categories(categories: pa.Array) -> tuple[list[tuple[str, int]], str 
     item_of_path = pc.list_parent_indices(categories).to_numpy()
     lengths = pc.fill_null(pc.list_value_length(paths), 0).to_numpy(zero_copy_only=False)
     begins = np.cumsum(lengths) - lengths
-    coded = pc.list_flatten(paths).dictionary_encode()
+    coded = pc.fill_null(pc.list_flatten(paths), "").dictionary_encode()
     codes, names = coded.indices.to_numpy().astype(np.int64), coded.dictionary.to_pylist()
     roots = np.unique(codes[begins[lengths > 1]])
     # Each name once an item.
@@ -187,6 +187,8 @@ def _count_categories(categories: pa.Array) -> tuple[list[tuple[str, int]], str 
     root = int(roots[0]) if len(roots) == 1 else None
     if root is not None:
         counts[root] = 0
+    if "" in names:
+        counts[names.index("")] = 0
     # The commonest first; of equal ones that which the catalogue has first.
     order = [number for number in np.argsort(-counts, kind="stable")[:_MAX_CATEGORIES].tolist() if counts[number]]
     return [(names[number], int(counts[number])) for number in order], None if root is None else names[root]

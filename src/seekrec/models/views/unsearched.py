@@ -81,7 +81,7 @@ class UnsearchedWords:
         first, known = self.num_items, self.later
         if len(known) >= _MOST_STRETCHES:
             first, known = self.weights.shape[1], ()
-        if first == items.num_rows:
+        if first >= items.num_rows:
             return self
         try:
             keys, holds = _holders(items.slice(first))
