@@ -56,7 +56,14 @@ from seekrec.models import (
 from seekrec.models.dense import QueryVectors
 from seekrec.models.gensr.processing_gensr import tokenizer_texts
 from seekrec.models.t5_backbone import identifier_fields
-from seekrec.models.views import ANSWER_VIEWS, LexicalIndex, LexicalSettings, Views, write_view_weights
+from seekrec.models.views import (
+    ANSWER_VIEWS,
+    LexicalIndex,
+    LexicalSettings,
+    UnsearchedWords,
+    Views,
+    write_view_weights,
+)
 from seekrec.recipes.t5 import scratch_fields
 from seekrec.util.command_line import one_line_errors
 from seekrec.util.parsing import parse_arguments
@@ -117,6 +124,8 @@ def make_shop(num_items: int, seed: int, has_views: bool = True) -> Shop:
         {
             "item_id": [f"i{number}" for number in range(num_items)],
             "title": [" ".join(words[place] for place in line) for line in chosen.tolist()],
+            "description": pa.nulls(num_items, pa.string()),
+            "categories": pa.nulls(num_items, pa.list_(pa.list_(pa.string()))),
             "year": 1950 + np.arange(num_items) % 70,
         }
     )
@@ -164,7 +173,8 @@ def make_views(items: pa.Table, queries: list[str], rng: np.random.Generator) ->
         shape=(num_items, num_items),
     )
     near.sum_duplicates()
-    return Views(num_items, None, lexical, log, ItemNeighbors(near)).with_recommender(sasrec)
+    unsearched = UnsearchedWords.fit(items, log)
+    return Views(num_items, None, lexical, log, ItemNeighbors(near), unsearched).with_recommender(sasrec)
 
 
 def make_pair(family: str, shop: Shop, seed: int, **changes: object) -> tuple[Any, Any]:

@@ -4,6 +4,7 @@ import runpy
 from pathlib import Path
 
 import pytest
+from tiny_runs import run_script
 
 FOLDER = Path(__file__).parents[2] / "recipes" / "benchmarks"
 
@@ -47,3 +48,13 @@ def test_servers_are_loaded_overloaded_and_started(lines_of):
     start = [line for line in lines if line["part"] == "start"]
     assert [(line["model"], line["items"]) for line in start] == [("gensar", 300), ("synergen", 300)]
     assert all(line["seconds"] > 0 < line["megabytes"] <= line["megabytes_with_new"] for line in start)
+
+
+def test_a_request_is_priced_with_all_views_and_with_none(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    options = ("--families", "synergen", "--catalogs", "200", "--memory", "false", "--repeats", "1")
+    lines = [json.loads(line) for line in run_script("benchmarks/serving_price.py", *options).splitlines()]
+    assert [(line["task"], line["batch"]) for line in lines] == [
+        (task, batch) for task in ("recommendation", "search") for batch in (1, 16)
+    ]
+    assert all(line["value"] == pytest.approx(line["on"] / line["off"], rel=0.1) and line["on"] > 0 for line in lines)
