@@ -33,7 +33,7 @@ class LexicalSettings:
 
 
 # Stretches of later items that are kept apart; then they become one.
-_MOST_STRETCHES = 16
+MOST_STRETCHES = 16
 
 # What validation may choose from: all words, or one word as good as many, and the names of categories alone.
 LEXICAL_CHOICES = (
@@ -87,7 +87,7 @@ class LexicalIndex:
             items (`pyarrow.Table`): All items, those that it was made from first.
         """
         first, known = self.num_items, self.later
-        if len(known) >= _MOST_STRETCHES:
+        if len(known) >= MOST_STRETCHES:
             first, known = self.weights.shape[1], ()
         if first == items.num_rows:
             return self
@@ -193,4 +193,4 @@ def sum_words(queries: Sequence[str], stretches: Sequence[tuple[np.ndarray, csr_
     return found[0] if len(found) == 1 else csr_array(hstack(found, format="csr"))
 
 
-__all__ = ["LEXICAL_CHOICES", "LexicalIndex", "LexicalSettings", "sum_words"]
+__all__ = ["LEXICAL_CHOICES", "MOST_STRETCHES", "LexicalIndex", "LexicalSettings", "sum_words"]

@@ -18,12 +18,10 @@ from scipy.sparse import csr_array
 from seekrec.errors import DataError
 from seekrec.events.matching import item_words
 from seekrec.events.query_log import QueryLog, find_keys, words_by_text
-from seekrec.models.views.lexical import sum_words
+from seekrec.models.views.lexical import MOST_STRETCHES, sum_words
 
 # What is typed for the first time is less sure to be meant than what is typed every day.
 _MOST_TRUST = 0.9
-# Stretches of later items that are kept apart; then they become one.
-_MOST_STRETCHES = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +77,7 @@ class UnsearchedWords:
             items (`pyarrow.Table`): All items, those that it was made from first.
         """
         first, known = self.num_items, self.later
-        if len(known) >= _MOST_STRETCHES:
+        if len(known) >= MOST_STRETCHES:
             first, known = self.weights.shape[1], ()
         if first >= items.num_rows:
             return self
