@@ -20,7 +20,7 @@ from transformers import AutoModel
 
 from seekrec.catalog import Catalog
 from seekrec.embeddings import ItemNeighbors, SASRecConfig, SASRecForNextItem, recommender_sizes
-from seekrec.errors import CheckpointError, ConfigurationError, RequestError
+from seekrec.errors import CheckpointError, ConfigurationError, RequestError, UnknownItemError
 from seekrec.events.query_log import QueryLog
 from seekrec.models.dense import QueryVectors
 from seekrec.models.dense.item_index import ItemIndex
@@ -578,6 +578,10 @@ def test_boosts_are_added_to_all_scores(make):
     ):
         with pytest.raises(RequestError, match=message):
             model.retrieve(inputs, boost=wrong)
+    with pytest.raises(UnknownItemError, match="`boost`: 1 of 2 ids are unknown, the first is 'i99'"):
+        model.retrieve(inputs, boost={"i1": 1.0, "i99": 1.0})
+    with pytest.raises(UnknownItemError, match="`where`: 1 of 2 ids are unknown, the first is 'i99'"):
+        model.retrieve(inputs, where=["i1", "i99"])
 
 
 @pytest.mark.parametrize("seed", range(6))

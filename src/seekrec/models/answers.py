@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from seekrec.catalog import Catalog
-from seekrec.errors import RequestError
+from seekrec.errors import RequestError, UnknownItemError
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, shown
 
 # One mask or list of item ids for all requests, or one for each; None allows every item.
@@ -84,7 +84,10 @@ def allowed_items(
                 raise RequestError(
                     f"`where` holds {shown(wrong[0])} of type {type(wrong[0]).__name__}; a filter is {_FILTERS}."
                 )
-        mask = one if isinstance(one, np.ndarray) else catalog.where(ids=cast("Sequence[str]", one))
+        try:
+            mask = one if isinstance(one, np.ndarray) else catalog.where(ids=cast("Sequence[str]", one))
+        except UnknownItemError as error:
+            raise UnknownItemError(f"`where`: {error}") from None
         if mask.dtype != np.bool_ or mask.shape != catalog.is_removed.shape:
             raise RequestError(
                 f"`where` has dtype {mask.dtype} and shape {mask.shape}; a mask is boolean of shape "

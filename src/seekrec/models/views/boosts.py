@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from seekrec.catalog import Catalog
-from seekrec.errors import RequestError
+from seekrec.errors import RequestError, UnknownItemError
 from seekrec.models.views.parts import Numbers
 from seekrec.schema import shown
 
@@ -43,7 +43,11 @@ def read_boost(boost: Boost, catalog: Catalog, num_requests: int, device: torch.
         if wrong:
             raise RequestError(f"`boost` gives {shown(wrong[0][0])} {shown(wrong[0][1])}; give each id a number.")
         values = np.zeros(len(catalog), np.float32)
-        values[catalog.id_map.convert_to_rows(boost)] = _to_float32(list(boost.values()))
+        try:
+            rows = catalog.id_map.convert_to_rows(boost)
+        except UnknownItemError as error:
+            raise UnknownItemError(f"`boost`: {error}") from None
+        values[rows] = _to_float32(list(boost.values()))
     else:
         values = _to_float32(boost)
     if values.shape not in ((len(catalog),), (num_requests, len(catalog))):
