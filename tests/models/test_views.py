@@ -354,8 +354,7 @@ def test_a_changed_catalogue_has_the_views_of_one_made_anew(monkeypatch):
     for name in ("_FEW_ITEMS", "_ROWS_AT_ONCE"):
         monkeypatch.setattr(products, name, {"_FEW_ITEMS": 0, "_ROWS_AT_ONCE": 7}[name])
     monkeypatch.setattr(products, "cpu_has_bf16", lambda: True)
-    for name in ("lexical", "unsearched"):
-        monkeypatch.setattr(f"seekrec.models.views.{name}.MOST_STRETCHES", 3)
+    monkeypatch.setattr("seekrec.models.views.lexical._MOST_STRETCHES", 3)
     weights = write_view_weights({"search": dict.fromkeys(ANSWER_VIEWS, 1.0)})
     model, processor = make_synergen(view_weights=weights)
     catalog, rng = model.catalog, np.random.default_rng(0)

@@ -172,7 +172,7 @@ def fit_logistic(features: npt.ArrayLike, labels: npt.ArrayLike) -> npt.NDArray[
     while True:
         # In units of their spread, so that one penalty is small for all; it bounds what separates perfectly. About
         # their mean: a shift that had to make up for a large one would not get there in so many steps.
-        mean, spread = given[:, used].mean(axis=0), np.maximum(given[:, used].std(axis=0), 1e-12)
+        mean, spread = given[:, used].mean(axis=0), given[:, used].std(axis=0)
         table = np.column_stack([(given[:, used] - mean) / spread, np.ones(len(given))])
         penalty = np.append(np.full(table.shape[1] - 1, _PENALTY), 1e-9) * len(given)
         weights = np.zeros(table.shape[1])

@@ -133,7 +133,7 @@ def choose_view_weights(
                 logger.warning("No validation case of a %s is used: the views that find items count alike.", behavior)
                 chosen[behavior] = dict.fromkeys(names[behavior], LEAST_WEIGHT)
             if behavior == SEARCH and views.unsearched is not None:
-                chosen[behavior] = {**chosen.get(behavior, {}), "unsearched": 1.0}
+                chosen.setdefault(behavior, {})["unsearched"] = 1.0
             continue
         line = lines[behavior]
         if model.finds_by_views:
@@ -307,8 +307,8 @@ def _weigh_unsearched(
     by: Literal["all", "views then model"] = "views then model" if model.finds_by_views else "all"
     scored = score_cases(model, processor, touched, asked_views, by=by, draws=False)
     gains = scored.values({"with": 1.0}) - scored.values({"without": 1.0})
-    error = float(gains.std()) / max(len(gains), 1) ** 0.5
-    return 1.0 if not len(gains) or gains.mean() >= -error else 0.0
+    # Views may find no target at all.
+    return float(not len(gains) or gains.mean() >= -gains.std() / len(gains) ** 0.5)
 
 
 __all__ = ["MAX_VIEW_CASES", "choose_view_weights"]

@@ -33,6 +33,7 @@ from seekrec.recipes.windows import (
     make_windows,
     start_at,
     with_lifetimes,
+    with_starts,
 )
 from seekrec.schema import BEHAVIORS, Behavior
 from seekrec.training.event_windows import make_window_trainer
@@ -122,9 +123,7 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
         super().finish(model)
         if self.window.item_lifetimes == "catalog" or self.available_only:
             return
-        items = self.catalog.items
-        column = items.column_names.index("available_from")
-        self.catalog = replace(self.catalog, items=items.set_column(column, "available_from", self.own_times))
+        self.catalog = with_starts(self.catalog, self.own_times)
         self.items = replace(self.items, catalog=self.catalog)
         model.set_catalog(self.catalog)
         self.processor.set_catalog(self.catalog)

@@ -109,11 +109,15 @@ def start_at(catalog: Catalog, first: np.ndarray) -> Catalog:
         first (`np.ndarray`): int64 time of each item; the largest int64 leaves an item as the catalogue has it.
     """
     has_event = first < np.iinfo(np.int64).max
-    column = catalog.items.column_names.index("available_from")
     old = catalog.items["available_from"].to_pylist()
     values = [int(own) if known else before for own, known, before in zip(first, has_event, old, strict=True)]
-    items = catalog.items.set_column(column, "available_from", pa.array(values, pa.int64()))
-    return replace(catalog, items=items)
+    return with_starts(catalog, pa.array(values, pa.int64()))
+
+
+def with_starts(catalog: Catalog, starts: pa.Array | pa.ChunkedArray) -> Catalog:
+    """Return a catalogue whose items are available from these int64 times on; null for always."""
+    column = catalog.items.column_names.index("available_from")
+    return replace(catalog, items=catalog.items.set_column(column, "available_from", starts))
 
 
 def make_window_processor(

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -33,7 +35,7 @@ class LexicalSettings:
 
 
 # Stretches of later items that are kept apart; then they become one.
-MOST_STRETCHES = 16
+_MOST_STRETCHES = 16
 
 # What validation may choose from: all words, or one word as good as many, and the names of categories alone.
 LEXICAL_CHOICES = (
@@ -45,22 +47,74 @@ LEXICAL_CHOICES = (
 
 
 @dataclass(frozen=True, eq=False)
-class LexicalIndex:
-    """The words of items and what each adds to an item's score (Lucene's variant of BM25).
+class WeighedWords(ABC):
+    """The words of items and what each adds to the scores of the items that hold it.
 
     Args:
-        settings ([`LexicalSettings`]): How words are weighed.
-        mean_length (`float`): Words of an item, on average over those that it was made from.
         keys (`np.ndarray`): uint64 hashes of the words, ascending.
         weights (`scipy.sparse.csr_array`): float32 of shape `(num_words, num_items)`.
         later (`tuple`): The same of items that came later: for each of several stretches keys and weights.
     """
 
-    settings: LexicalSettings
-    mean_length: float
     keys: np.ndarray
     weights: csr_array
     later: tuple[tuple[np.ndarray, csr_array], ...] = ()
+
+    def grown(self, items: pa.Table) -> Self:
+        """Return the words of more items; the weights of those it was made from stay as they are.
+
+        Args:
+            items (`pyarrow.Table`): All items, those that it was made from first.
+        """
+        first, known = self.num_items, self.later
+        if len(known) >= _MOST_STRETCHES:
+            first, known = self.weights.shape[1], ()
+        if first >= items.num_rows:
+            return self
+        return replace(self, later=(*known, self._weigh(items.slice(first))))
+
+    @property
+    def num_items(self) -> int:
+        """Items that are weighed, later ones included."""
+        return int(self.weights.shape[1] + sum(weights.shape[1] for _, weights in self.later))
+
+    @abstractmethod
+    def _weigh(self, items: pa.Table) -> tuple[np.ndarray, csr_array]:
+        """Return the words of later items and their weights, `(num_words, num_items)`, by the numbers of the first."""
+
+    def scores(self, queries: Sequence[str]) -> csr_array:
+        """Score the items that have words of queries, each word of a query once.
+
+        Args:
+            queries (`Sequence[str]`): The queries.
+
+        Returns:
+            `scipy.sparse.csr_array`: float32 of shape `(len(queries), num_items)`; what is not stored is 0.
+        """
+        keys, holds = words_by_text([split_words(query) for query in queries])
+        entries, found = holds.tocoo(), []
+        for own, weights in ((self.keys, self.weights), *self.later):
+            places, known = find_keys(own, keys)
+            kept = known[entries.col]
+            asked = (np.ones(int(kept.sum()), np.float32), (entries.row[kept], places[entries.col[kept]]))
+            found.append(add_rows(csr_array(asked, shape=(len(queries), len(own))), weights))
+        return found[0] if len(found) == 1 else csr_array(hstack(found, format="csr"))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LexicalIndex(WeighedWords):
+    """The words of items, weighed by Lucene's variant of BM25.
+
+    A word that a later item has `f` times among `l` words adds to its score `idf * f / (f + k1 * (1 - b + b * l /
+    mean_length))` with `idf = log(1 + (N - n + 0.5) / (n + 0.5))`, where `n` of the `N` first items have it.
+
+    Args:
+        settings ([`LexicalSettings`]): How words are weighed.
+        mean_length (`float`): Words of an item, on average over those that it was made from.
+    """
+
+    settings: LexicalSettings
+    mean_length: float
 
     @classmethod
     def fit(cls, items: pa.Table, settings: LexicalSettings) -> LexicalIndex | None:
@@ -75,31 +129,9 @@ class LexicalIndex:
         except DataError:
             return None
         index = WordIndex(words, k1=settings.k1, b=settings.b)
-        return cls(settings, index.mean_length, *index.weights())
-
-    def grown(self, items: pa.Table) -> LexicalIndex:
-        """Return the index of more items; the weights of those it was made from stay as they are.
-
-        A word that a later item has `f` times among `l` words adds to its score `idf * f / (f + k1 * (1 - b + b * l /
-        mean_length))` with `idf = log(1 + (N - n + 0.5) / (n + 0.5))`, where `n` of the `N` first items have it.
-
-        Args:
-            items (`pyarrow.Table`): All items, those that it was made from first.
-        """
-        first, known = self.num_items, self.later
-        if len(known) >= MOST_STRETCHES:
-            first, known = self.weights.shape[1], ()
-        if first == items.num_rows:
-            return self
-        return replace(self, later=(*known, self._weigh(items.slice(first))))
-
-    @property
-    def num_items(self) -> int:
-        """Items that are weighed, later ones included."""
-        return int(self.weights.shape[1] + sum(weights.shape[1] for _, weights in self.later))
+        return cls(*index.weights(), settings=settings, mean_length=index.mean_length)
 
     def _weigh(self, items: pa.Table) -> tuple[np.ndarray, csr_array]:
-        """Return the words of items and their weights, `(num_words, num_items)`, by the numbers of the first ones."""
         num_known = self.weights.shape[1]
         try:
             words = item_words(items, self.settings.fields)
@@ -116,17 +148,6 @@ class LexicalIndex:
         values = idf[entries.col] * entries.data / (entries.data + k1 * (1 - b + b * length))
         shape = (len(keys), items.num_rows)
         return keys, csr_array((values.astype(np.float32), (entries.col, entries.row)), shape=shape)
-
-    def scores(self, queries: Sequence[str]) -> csr_array:
-        """Score the items that have words of queries, each word of a query once.
-
-        Args:
-            queries (`Sequence[str]`): The queries.
-
-        Returns:
-            `scipy.sparse.csr_array`: float32 of shape `(len(queries), num_items)`; what is not stored is 0.
-        """
-        return sum_words(queries, [(self.keys, self.weights), *self.later])
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the index as arrays, for a file of tensors."""
@@ -169,28 +190,8 @@ class LexicalIndex:
                 raise ValueError("its words do not ascend, or a weight is not finite")
         except (KeyError, ValueError) as error:
             raise DataError(f"The lexical view cannot be read ({error}): it is damaged.") from error
-        return cls(LexicalSettings(tuple(map(str, fields)), **numbers), mean_length, keys, table)
+        made = LexicalSettings(tuple(map(str, fields)), **numbers)
+        return cls(keys, table, settings=made, mean_length=mean_length)
 
 
-def sum_words(queries: Sequence[str], stretches: Sequence[tuple[np.ndarray, csr_array]]) -> csr_array:
-    """Add up what the words of queries give items, each word of a query once.
-
-    Args:
-        queries (`Sequence[str]`): The queries.
-        stretches (`Sequence[tuple]`): Of one stretch of items after the other, uint64 hashes of words, ascending, and
-            what each gives: a `scipy.sparse.csr_array` of shape `(num_words, num_items_of_stretch)`.
-
-    Returns:
-        `scipy.sparse.csr_array`: float32 of shape `(len(queries), num_items)`; what is not stored is 0.
-    """
-    keys, holds = words_by_text([split_words(query) for query in queries])
-    entries, found = holds.tocoo(), []
-    for own, weights in stretches:
-        places, known = find_keys(own, keys)
-        kept = known[entries.col]
-        asked = (np.ones(int(kept.sum()), np.float32), (entries.row[kept], places[entries.col[kept]]))
-        found.append(add_rows(csr_array(asked, shape=(len(queries), len(own))), weights))
-    return found[0] if len(found) == 1 else csr_array(hstack(found, format="csr"))
-
-
-__all__ = ["LEXICAL_CHOICES", "MOST_STRETCHES", "LexicalIndex", "LexicalSettings", "sum_words"]
+__all__ = ["LEXICAL_CHOICES", "LexicalIndex", "LexicalSettings", "WeighedWords"]

@@ -8,7 +8,7 @@ word leads to an item that holds it can be counted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,34 +18,29 @@ from scipy.sparse import csr_array
 from seekrec.errors import DataError
 from seekrec.events.matching import item_words
 from seekrec.events.query_log import QueryLog, find_keys, words_by_text
-from seekrec.models.views.lexical import MOST_STRETCHES, sum_words
+from seekrec.models.views.lexical import WeighedWords
 
 # What is typed for the first time is less sure to be meant than what is typed every day.
 _MOST_TRUST = 0.9
 
 
-@dataclass(frozen=True, eq=False)
-class UnsearchedWords:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class UnsearchedWords(WeighedWords):
     """The words of items that no search had, and what each adds to the score of the items that hold it.
 
     Of `n` of `N` items that hold a word, each gets `log(p / (1 - p)) + log((N - n) / n)`, and nothing if that is below
     0: how much likelier than the others they are, in nats, if what is meant holds the word with probability `p` (naive
     Bayes, word by word). `p` is the share of training's clicks that led to an item that holds the word searched for,
-    over words that some item holds, and at most 0.9.
+    over words that some item holds, and at most 0.9. A word of a later item counts by how many of the first items hold
+    it, or as one of a single item where none does.
 
     Args:
         trust (`float`): `p`, above 0 and below 1.
         searched (`np.ndarray`): uint64 hashes of the words of training's searches, ascending.
-        keys (`np.ndarray`): uint64 hashes of the other words of items, ascending.
-        weights (`scipy.sparse.csr_array`): float32 of shape `(num_words, num_items)`.
-        later (`tuple`): The same of items that came later: for each of several stretches keys and weights.
     """
 
     trust: float
     searched: np.ndarray
-    keys: np.ndarray
-    weights: csr_array
-    later: tuple[tuple[np.ndarray, csr_array], ...] = ()
 
     @classmethod
     def fit(cls, items: pa.Table, log: QueryLog) -> UnsearchedWords | None:
@@ -65,56 +60,28 @@ class UnsearchedWords:
         trust = min(_MOST_TRUST, (hits + 0.5) / (float(clicks.sum(dtype=np.float64)) + 1))
         is_searched = np.zeros(len(keys), bool)
         is_searched[places[is_item_word]] = True
-        made = cls(trust, log.word_keys, keys[~is_searched], holds[~is_searched])
-        return replace(made, weights=made._weigh(made.weights, np.diff(made.weights.indptr)))
+        made = cls(keys[~is_searched], holds[~is_searched], trust=trust, searched=log.word_keys)
+        return replace(made, weights=made._odds(made.weights, np.diff(made.weights.indptr)))
 
-    def grown(self, items: pa.Table) -> UnsearchedWords:
-        """Return the words of more items; what those it was made from get stays as it is.
-
-        A word counts as one of those that the first items have; one that they do not have, as one of a single item.
-
-        Args:
-            items (`pyarrow.Table`): All items, those that it was made from first.
-        """
-        first, known = self.num_items, self.later
-        if len(known) >= MOST_STRETCHES:
-            first, known = self.weights.shape[1], ()
-        if first >= items.num_rows:
-            return self
+    def _weigh(self, items: pa.Table) -> tuple[np.ndarray, csr_array]:
         try:
-            keys, holds = _holders(items.slice(first))
+            keys, holds = _holders(items)
         except DataError:
-            keys, holds = np.empty(0, np.uint64), csr_array((0, items.num_rows - first), dtype=np.float32)
+            keys, holds = np.empty(0, np.uint64), csr_array((0, items.num_rows), dtype=np.float32)
         is_new = ~find_keys(self.searched, keys)[1]
         keys, holds = keys[is_new], holds[is_new]
         places, is_known = find_keys(self.keys, keys)
         counts = np.ones(len(keys), np.int64)
         counts[is_known] = np.diff(self.weights.indptr)[places[is_known]]
-        return replace(self, later=(*known, (keys, self._weigh(holds, counts))))
+        return keys, self._odds(holds, counts)
 
-    @property
-    def num_items(self) -> int:
-        """Items whose words are known, later ones included."""
-        return int(self.weights.shape[1] + sum(weights.shape[1] for _, weights in self.later))
-
-    def _weigh(self, holds: csr_array, counts: np.ndarray) -> csr_array:
+    def _odds(self, holds: csr_array, counts: np.ndarray) -> csr_array:
         """Return what the holders of each word get, by how many of the first items hold it."""
         others = np.maximum(self.weights.shape[1] - counts, 0)
         with np.errstate(divide="ignore"):
             values = np.log(self.trust / (1 - self.trust)) + np.log(others) - np.log(np.maximum(counts, 1))
         data = np.repeat(np.maximum(values, 0).astype(np.float32), np.diff(holds.indptr))
         return csr_array((data, holds.indices, holds.indptr), shape=holds.shape)
-
-    def scores(self, queries: Sequence[str]) -> csr_array:
-        """Score the items that hold words of queries that no search had, each word of a query once.
-
-        Args:
-            queries (`Sequence[str]`): The queries.
-
-        Returns:
-            `scipy.sparse.csr_array`: float32 nats of shape `(len(queries), num_items)`; what is not stored is 0.
-        """
-        return sum_words(queries, [(self.keys, self.weights), *self.later])
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the words as arrays, for a file of tensors."""
@@ -150,8 +117,8 @@ class UnsearchedWords:
                 raise ValueError("its words do not ascend")
         except (KeyError, ValueError) as error:
             raise DataError(f"The words that no search had cannot be read ({error}): they are damaged.") from error
-        made = cls(trust, searched, keys, table)
-        return replace(made, weights=made._weigh(table, np.diff(table.indptr)))
+        made = cls(keys, table, trust=trust, searched=searched)
+        return replace(made, weights=made._odds(table, np.diff(table.indptr)))
 
 
 def _holders(items: pa.Table) -> tuple[np.ndarray, csr_array]:
