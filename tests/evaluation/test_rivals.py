@@ -44,6 +44,11 @@ def test_a_list_ends_at_its_depth_with_whatever_ties_there():
     np.testing.assert_allclose(fusion.score_all([Request()])[0], [1 / 61, 1 / 62.5, 1 / 62.5, 0], rtol=1e-6)
 
 
+def test_an_item_that_may_not_be_answered_is_in_no_list():
+    fusion = RankFusion({"dense": Fixed([0.5, float("-inf"), 0.1, float("-inf")])}, lists_all=("dense",))
+    np.testing.assert_allclose(fusion.score_all([Request()])[0], [1 / 61, 0, 1 / 62, 0], rtol=1e-6)
+
+
 def test_neighbours_of_later_items_weigh_more_and_an_item_counts_once():
     similar = csr_array(np.array([[0, 0.5, 0, 0], [0.5, 0, 0.25, 0], [0, 0.25, 0, 0], [0, 0, 0, 0]], np.float32))
     history = [Event(item) for item in "abab"]

@@ -75,7 +75,7 @@ class RankFusion:
     """Several systems by reciprocal ranks (Cormack et al., SIGIR 2009): the sum of `1 / (60 + rank)`.
 
     Tied items share their mean rank. A list holds the best `depth` items and those that tie with the last of them; one
-    that a text scorer gives 0 is not in its list.
+    that a text scorer gives 0, or any system minus infinity, is not in its list.
 
     Args:
         systems (`Mapping[str, Scorer]`): Systems by name; requests must be of a behavior that all answer.
@@ -108,7 +108,8 @@ class RankFusion:
             fused = np.zeros(scores.shape, np.float32) if fused is None else fused
             for total, row in zip(fused, scores, strict=True):
                 lowest = np.partition(row, -self.depth)[-self.depth] if len(row) > self.depth else -np.inf
-                listed = np.flatnonzero((row >= lowest) & ((row > 0) | (name in self.lists_all)))
+                least = -np.inf if name in self.lists_all else 0
+                listed = np.flatnonzero((row >= lowest) & (row > least))
                 total[listed] += 1 / (self.constant + rankdata(-row[listed], method="average"))
         return np.zeros((0, 0), np.float32) if fused is None else fused
 
