@@ -82,6 +82,10 @@ def test_a_run_that_changes_nothing_is_the_full_model(tmp_path):
     assert trainings.same_as("shared levels = 3").name == "shared levels = 3"
     assert trainings.folder_of(trainings.same_as("levels = 5")) == tmp_path / "gensar" / "levels---5"
     other = replace(trainings, paper=read_paper("synergen"))
+    # What is compared by ids alone reads ids alone.
+    assert [other.paper.run(name).settings["item_reading"] for name in ("ids alone (SynerGen-ID)", "HSTU")] == [
+        "vector"
+    ] * 2
     with pytest.raises(
         ConfigurationError, match="The paper also needs intsr, whose settings `config` .* does not hold"
     ):
