@@ -1,29 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure what numbers that are added to scores cost in beams over identifiers.
+"""Measure what numbers that are added to scores cost, in beams over identifiers and in exact answers.
 
     python recipes/benchmarks/boosts.py
     python recipes/benchmarks/boosts.py --quick
 
 `beams`: a search in which all items get numbers that all requests share, or that each request has of its own, against
 one without. Weights and identifiers are random. `exact`: random catalogues, whose best sums are compared with those of
-all items; and what an exact answer costs in a large one, by how likely the model holds a few codes. JSON lines; a
-ratio is one of medians of runs that took turns, all in time of the processor. `target` is the most it may be, `holds`
-whether it is, `floor` what it is where every number is read once and nothing else is done.
+all items; what an exact answer costs in a large one, by how likely the model holds a few codes; and what one of a
+GenSAR costs whose encoder orders all items. JSON lines; a ratio is one of medians of runs that took turns, all in time
+of the processor. `target` is the most it may be, `holds` whether it is, `floor` what it is where every number is read
+once and nothing else is done.
 """
 
 from __future__ import annotations
 
 import json
-import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
 from decoding_cases import CODEBOOK_SIZE, NUM_LEVELS, OFFSETS, make_codes, make_inputs, make_model
+from serving_price import make_pair, make_requests, make_shop
 from transformers import T5ForConditionalGeneration
+from turns import time_in_turns
 
 from seekrec.errors import SearchLimitError
 from seekrec.generation import IdentifierTrie, beam_search, score_candidates
@@ -50,23 +52,6 @@ class Arguments:
         if self.quick:
             self.shapes, self.batches, self.num_items = ["tiny"], [2], 20_000
             self.num_exact, self.repeats = 3, 1
-
-
-def time_in_turns(
-    contenders: Mapping[str, Callable[[], object]], repeats: int, clock: Callable[[], float] = time.perf_counter
-) -> dict[str, float]:
-    """Return the median seconds of each contender, of runs that take turns after one that does not count.
-
-    Where other work shares the machine and nothing waits, `time.process_time` tells better what a run takes.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(repeats + 1):
-        for name, run in contenders.items():
-            begin = clock()
-            run()
-            if number:
-                seconds[name].append(clock() - begin)
-    return {name: statistics.median(own) for name, own in seconds.items()}
 
 
 def prompt_of(model: T5ForConditionalGeneration, batch: int, seed: int) -> dict[str, object]:
@@ -168,6 +153,25 @@ def measure_exact(arguments: Arguments) -> None:
         print(json.dumps(line | {"milliseconds of beams": round(1e3 * beams["beams"], 1)}), flush=True)
 
 
+def measure_next_item(arguments: Arguments) -> None:
+    """Time exact answers of a GenSAR whose encoder orders all items, and answers of its beams."""
+    shop = make_shop(arguments.num_items, arguments.seed, has_views=False)
+    model, processor = make_pair("gensar", shop, arguments.seed)
+    rng = np.random.default_rng(arguments.seed)
+    for batch in arguments.batches:
+        own = rng.normal(size=(batch, arguments.num_items)).astype(np.float32)
+        inputs = processor(make_requests(shop, "recommendation", batch, arguments.seed))
+        contenders = {
+            "milliseconds": partial(model.retrieve, inputs, exact=True),
+            "with numbers": partial(model.retrieve, inputs, exact=True, boost=own),
+            "of beams with numbers": partial(model.retrieve, inputs, boost=own),
+        }
+        found = time_in_turns(contenders, arguments.repeats, time.process_time)
+        line = {"what": "exact: next item", "items": arguments.num_items, "batch": batch}
+        line |= {name: round(1e3 * seconds / batch, 1) for name, seconds in found.items()}
+        print(json.dumps(line), flush=True)
+
+
 def main(argv: list[str]) -> None:
     """Run all."""
     (arguments,) = parse_arguments([Arguments], argv)
@@ -176,6 +180,7 @@ def main(argv: list[str]) -> None:
         measure_beams(arguments)
         count_exact(arguments)
         measure_exact(arguments)
+        measure_next_item(arguments)
 
 
 if __name__ == "__main__":

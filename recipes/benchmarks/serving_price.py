@@ -29,9 +29,9 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import torch
-from boosts import time_in_turns
 from scipy.sparse import csr_array
 from transformers import PreTrainedModel
+from turns import time_in_turns
 
 from seekrec import Event, Request
 from seekrec.catalog import Catalog

@@ -22,8 +22,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from boosts import time_in_turns
 from sqlalchemy import Engine, create_engine, func, select
+from turns import time_in_turns
 
 from seekrec import Event
 from seekrec.serving.query_counts import MIN_USERS_OF_QUERY, count_queries

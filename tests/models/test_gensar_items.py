@@ -18,6 +18,7 @@ from seekrec.models import GenSARConfig, GenSARForConditionalGeneration, new_ite
 from seekrec.models.dense import QueryVectors
 from seekrec.models.gensar.processing_gensar import QueryReadingCollator
 from seekrec.models.manifest import save_checkpoint
+from seekrec.models.views import added as added_scores
 from seekrec.models.words import NO_WORD, item_word_keys, text_word_keys
 from seekrec.schema import Event, Request
 from seekrec.util.text import split_words
@@ -272,6 +273,40 @@ def test_found_items_and_candidates_stand_in_the_encoders_order(aisles):
         candidates = ["i3", "i20", "i11"]
         ranked = model.rank(processor([request], candidates=[candidates]))[0]
         assert [item.item_id for item in ranked] == sorted(candidates, key=order.index)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("is_grown", [False, True])
+@pytest.mark.parametrize("cells", [2**20, 4 * 5])  # in one block, in five
+def test_an_exact_answer_has_the_best_sums_of_all_items(aisles, is_grown, cells, monkeypatch):
+    monkeypatch.setattr(added_scores, "_BLOCK_CELLS", cells)
+    monkeypatch.setattr(added_scores, "_LEAST_ITEMS", 1)
+    model, processor = make_gensar(aisles, **ORDERING)
+    catalog = grow(model, processor) if is_grown else model.catalog
+    if is_grown:
+        catalog = catalog.remove_items(["i3"])
+        model.set_catalog(catalog)
+    rng, everything = np.random.default_rng(0), np.arange(len(catalog))
+    inputs, counts = processor(REQUESTS), [1, 5, 100, 4]
+    own = model.score_items(inputs, [everything] * len(REQUESTS))
+    lines = rng.normal(scale=3, size=(len(REQUESTS), len(catalog))).astype(np.float32)
+    masks = [None, rng.random(len(catalog)) < 0.5, None, np.zeros(len(catalog), bool)]
+    for boost in (None, lines[0], lines):
+        answers = model.retrieve(inputs, top_k=counts, where=masks, exclude_seen=False, boost=boost, exact=True)
+        added = np.zeros_like(lines) if boost is None else np.broadcast_to(boost, lines.shape)
+        for answer, scores, more, mask, count in zip(answers, own, added, masks, counts, strict=True):
+            allowed = catalog.live if mask is None else catalog.live & mask
+            total = np.where(allowed, scores + more, -np.inf)
+            best = np.argsort(-total, kind="stable")[: min(count, allowed.sum())]
+            assert [item.item_id for item in answer] == [catalog.id_map.ids[row] for row in best]
+            assert [item.score for item in answer] == pytest.approx(total[best].tolist(), abs=1e-4)
+    # Of equal sums the first rows.
+    model.shared.weight.zero_()
+    model.encoder.item_vectors.projection.weight.zero_()
+    for answer in model.retrieve(inputs, top_k=5, exclude_seen=False, exact=True):
+        assert [item.item_id for item in answer] == [
+            catalog.id_map.ids[row] for row in np.flatnonzero(catalog.live)[:5]
+        ]
 
 
 @torch.no_grad()

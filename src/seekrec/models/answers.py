@@ -12,6 +12,7 @@ from torch import Tensor
 from seekrec.catalog import Catalog
 from seekrec.errors import RequestError, UnknownItemError
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, shown
+from seekrec.util.finite import check_finite
 
 # One mask or list of item ids for all requests, or one for each; None allows every item.
 Where: TypeAlias = "np.ndarray | Sequence[str] | Sequence[np.ndarray | Sequence[str] | None] | None"
@@ -137,6 +138,24 @@ def without_rows(masks: Masks, rows: np.ndarray, catalog: Catalog) -> Masks:
     return [made[id(mask)] for mask in masks]
 
 
+def found_of(scores: Tensor, rows: Tensor, counts: Sequence[int]) -> list[Found]:
+    """Cut tables of the best items to what each request gets.
+
+    Args:
+        scores (`torch.Tensor`): Best first, of shape `(batch, any)`; minus infinity for none.
+        rows (`torch.Tensor`): int64 rows of the catalogue, of the same shape.
+        counts (`Sequence[int]`): Items wanted, for each request.
+
+    Raises:
+        NotFiniteError: If a score is no number, or too large.
+    """
+    found, values = rows.cpu().numpy(), scores.cpu().numpy()
+    kept = np.where(values == -np.inf, 0, values)
+    check_finite("The scores", kept, "request", "check the weights of the model and its data type")
+    numbers = np.minimum(counts, (values > -np.inf).sum(axis=1))
+    return [(line[:number], own[:number]) for line, own, number in zip(found, values, numbers, strict=True)]
+
+
 def join_new(
     found: Found,
     new: np.ndarray,
@@ -169,6 +188,7 @@ __all__ = [
     "Masks",
     "Where",
     "allowed_items",
+    "found_of",
     "join_new",
     "without_rows",
 ]

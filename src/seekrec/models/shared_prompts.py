@@ -54,7 +54,7 @@ def encode_prefix(
         [`EncodedPrefix`]: States of what was read now, keys and values of all.
     """
     length = embeds.shape[1]
-    bias = _padding_bias(mask, embeds)
+    bias = additive_mask(mask[:, None], embeds)
     if before is not None:
         bias = torch.cat([before.bias, bias], dim=-1)
     total = bias.shape[-1]
@@ -108,7 +108,7 @@ def encode_suffixes(stack: T5Stack, prefix: EncodedPrefix, embeds: Tensor, mask:
     before = prefix.states.shape[1]
     position_bias = _position_bias(stack, before + length, before, length)  # (1, heads, length, before + length)
     to_prefix = (position_bias[..., :before] + prefix.bias)[:, :, None]  # (batch, heads, 1, length, before)
-    to_itself = (position_bias[..., before:] + _padding_bias(mask, embeds))[:, :, None]
+    to_itself = (position_bias[..., before:] + additive_mask(mask[:, None], embeds))[:, :, None]
     hidden = stack.dropout(embeds.reshape(batch, num_candidates * length, width))
     for number, block in enumerate(_blocks(stack)):
         layer = block.layer[0]
@@ -151,7 +151,7 @@ def decode_first_token(stack: T5Stack, prefix: EncodedPrefix, suffixes: Tensor, 
     batch, num_candidates, length, width = suffixes.shape
     flat = suffixes.reshape(batch, num_candidates * length, width)
     to_prefix = prefix.bias[:, :, None]  # (batch, 1, 1, 1, prefix_length)
-    to_itself = _padding_bias(mask, suffixes)[:, :, None]
+    to_itself = additive_mask(mask[:, None], suffixes)[:, :, None]
     hidden = stack.dropout(start.to(suffixes.dtype).expand(batch, num_candidates, width))
     for block in _blocks(stack):
         own, cross = block.layer[0], block.layer[1]
@@ -235,10 +235,44 @@ def _position_bias(stack: T5Stack, key_length: int, first: int, num_queries: int
     return bias
 
 
-def _padding_bias(mask: Tensor, like: Tensor) -> Tensor:
-    """Return 0 where a mask allows, else the lowest number: `(batch, length)` to `(batch, 1, 1, length)`."""
-    bias = torch.zeros(mask.shape, dtype=like.dtype, device=like.device)
-    return bias.masked_fill_(~mask, torch.finfo(like.dtype).min)[:, None, None, :]
+def additive_mask(allowed: Tensor, like: Tensor) -> Tensor:
+    """Turn a boolean mask into one to add to attention scores.
+
+    Args:
+        allowed (`torch.BoolTensor` of shape `(batch, queries, keys)`): True where a query may see a key.
+        like (`torch.Tensor`): Gives dtype and device.
+
+    Returns:
+        `torch.Tensor`: 0 or the lowest number of the dtype, of shape `(batch, 1, queries, keys)`.
+    """
+    lowest = torch.finfo(like.dtype).min
+    return torch.zeros(allowed.shape, dtype=like.dtype, device=like.device).masked_fill_(~allowed, lowest)[:, None]
 
 
-__all__ = ["EncodedPrefix", "decode_first_token", "encode_prefix", "encode_suffixes"]
+def causal_mask(batch: int, length: int, attention_mask: Tensor | None, like: Tensor) -> Tensor:
+    """Let each position see itself and what came before it.
+
+    Args:
+        batch (`int`): Rows.
+        length (`int`): Positions.
+        attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*): True or 1 where there is something.
+        like (`torch.Tensor`): Gives dtype and device.
+
+    Returns:
+        `torch.Tensor`: Additive mask of shape `(batch, 1, length, length)`.
+    """
+    steps = torch.arange(length, device=like.device)
+    allowed = (steps[:, None] >= steps).expand(batch, length, length)
+    if attention_mask is not None:
+        allowed = allowed & attention_mask[:, None, :].bool()
+    return additive_mask(allowed, like)
+
+
+__all__ = [
+    "EncodedPrefix",
+    "additive_mask",
+    "causal_mask",
+    "decode_first_token",
+    "encode_prefix",
+    "encode_suffixes",
+]

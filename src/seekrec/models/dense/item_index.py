@@ -13,6 +13,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from seekrec.errors import MissingDependencyError, RequestError
+from seekrec.models.answers import found_of
 from seekrec.models.views import AddedScores
 from seekrec.util.finite import check_finite
 
@@ -107,12 +108,8 @@ class ItemIndex:
         dist.all_gather(all_scores, scores)
         dist.all_gather(all_rows, rows)
         best, place = torch.cat(all_scores, 1).sort(dim=1, descending=True, stable=True)
-        joined = torch.cat(all_rows, 1).gather(1, place).cpu().numpy()
-        answers = []
-        for line, k, values in zip(joined, top_k, best.cpu().numpy(), strict=True):
-            count = min(k, int(np.isfinite(values).sum()))
-            answers.append((line[:count], values[:count]))
-        return answers
+        joined = torch.cat(all_rows, 1).gather(1, place)
+        return found_of(best, joined, top_k)
 
     def _search(
         self,
@@ -148,13 +145,7 @@ class ItemIndex:
                 values, rows = torch.cat([values, best], 1), torch.cat([rows, place + begin], 1)
                 values, order = values.topk(min(most, values.shape[1]))
                 rows = rows.gather(1, order)
-        found, kept = rows.cpu().numpy(), values.cpu().numpy()
-        check_finite("The scores", kept[kept != float("-inf")], "entry", "a product is too large for the data type")
-        answers = []
-        for line, (k, scores_line) in enumerate(zip(top_k, kept, strict=True)):
-            count = min(k, int(np.isfinite(scores_line).sum()))
-            answers.append((found[line, :count], scores_line[:count]))
-        return answers
+        return found_of(values, rows, top_k)
 
     @staticmethod
     def _hide(scores: Tensor, allowed: Sequence[np.ndarray | None], begin: int) -> None:

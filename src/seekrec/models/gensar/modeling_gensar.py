@@ -18,7 +18,7 @@ Unusual here:
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
@@ -39,7 +39,7 @@ from seekrec.corpora.tokens import BEHAVIOR_TOKENS
 from seekrec.errors import CatalogError, RequestError
 from seekrec.generation import Norm
 from seekrec.generation.beam_search import per_request
-from seekrec.models.answers import Found, Masks
+from seekrec.models.answers import Found, Masks, found_of
 from seekrec.models.base import LazyValues, best_first, has_same_items
 from seekrec.models.dense.item_tower import ItemTexts
 from seekrec.models.gensar.configuration_gensar import GenSARConfig
@@ -47,7 +47,7 @@ from seekrec.models.gensar.processing_gensar import GenSARProcessor
 from seekrec.models.interface import EncodedRequests, GenerativeModel, GenerativeSnapshot
 from seekrec.models.losses import level_loss, mask_other_levels, next_item_losses, token_loss
 from seekrec.models.processing import CatalogInputs
-from seekrec.models.shared_prompts import EncodedPrefix, encode_prefix
+from seekrec.models.shared_prompts import EncodedPrefix, additive_mask, causal_mask, encode_prefix
 from seekrec.models.states import StatefulModel, check_num_requests
 from seekrec.models.stream_states import QUERY_PARTS, StreamState, StreamTokens
 from seekrec.models.views import AddedScores
@@ -429,8 +429,10 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulMo
     ```
 
     With `corpus: stream` `retrieve` returns the best of the `num_beams` items that the beams found, and it and `rank`
-    score an item by its dot product with the last event's state, to be compared within a request. Items of which
-    training knows no event are scored by those with texts like theirs ([`TextNeighbors`]).
+    score an item by its dot product with the last event's state, to be compared within a request. The order of what is
+    found is exact; the beams, which follow the probability of identifiers and what is added, can miss an item whose
+    score is better, unless `exact=True` has all scored. Items of which training knows no event are scored by those
+    with texts like theirs ([`TextNeighbors`]).
 
     Args:
         config ([`GenSARConfig`]): Sizes of T5 and of the identifiers, and the corpus.
@@ -890,6 +892,26 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulMo
                 scores[number][is_new] = of_new[np.searchsorted(new, line[is_new])]
         return scores
 
+    def _scorer_of_ranges(
+        self, snapshot: GenSARSnapshot, asked: EncodedRequests, norm: Norm | None
+    ) -> Callable[[int, int], Tensor]:
+        """Return what scores ranges of the catalogue as `_score` does; see [`AddedScores.best_sums`]."""
+        new, states = snapshot.new_rows(self.config.num_items), self._last_states(asked)
+        of_new = torch.from_numpy(self._score_new(snapshot, asked, norm)).to(self.device) if len(new) else None
+        tables = {view: self._embed_all(view, snapshot) for view in dict.fromkeys(asked.views)}
+        lines = {view: [line for line, own in enumerate(asked.views) if own == view] for view in tables}
+        order = torch.tensor([line for own in lines.values() for line in own], device=self.device).argsort()
+
+        def score(begin: int, end: int) -> Tensor:
+            parts = [vectors[begin:end] @ states[lines[view]].to(vectors.dtype).T for view, vectors in tables.items()]
+            scores = (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1).index_select(1, order)).float()
+            if of_new is not None:
+                low, high = np.searchsorted(new, [begin, end])
+                scores[torch.from_numpy(new[low:high] - begin).to(self.device)] = of_new[:, low:high].T
+            return scores
+
+        return score
+
     def _search(
         self,
         snapshot: GenSARSnapshot,
@@ -908,12 +930,12 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulMo
         if self.config.order_by == "identifier":
             return super()._search(snapshot, asked, top_k, allowed, num_beams, norm, added, exact)
         if exact:
-            everything = np.arange(snapshot.num_items)
-            found = [everything if mask is None else np.flatnonzero(mask) for mask in allowed]
-        else:
-            kept = np.maximum(top_k, per_request("num_beams", num_beams, len(top_k)))  # all that the beams hold
-            beams = super()._search(snapshot, asked, kept, allowed, num_beams, norm, added, exact)
-            found = [rows for rows, _ in beams]
+            added = AddedScores([], len(top_k), snapshot.num_items, self.device) if added is None else added
+            counts, score = top_k.tolist(), self._scorer_of_ranges(snapshot, asked, norm)
+            return found_of(*added.best_sums(counts, allowed, score), counts)
+        kept = np.maximum(top_k, per_request("num_beams", num_beams, len(top_k)))  # all that the beams hold
+        beams = super()._search(snapshot, asked, kept, allowed, num_beams, norm, added, exact)
+        found = [rows for rows, _ in beams]
         scores = self._score(snapshot, asked, found, norm)
         if added is not None:
             scores = [own + more for own, more in zip(scores, added.at(found), strict=True)]
@@ -1052,39 +1074,6 @@ def _product(vectors: Tensor, state: Tensor) -> np.ndarray:
     """Return the products of a state with vectors, float32 of shape `(num_vectors,)`."""
     product: np.ndarray = (vectors @ state.to(vectors.dtype)).float().cpu().numpy()
     return product
-
-
-def additive_mask(allowed: Tensor, like: Tensor) -> Tensor:
-    """Turn a boolean mask into one to add to attention scores.
-
-    Args:
-        allowed (`torch.BoolTensor` of shape `(batch, queries, keys)`): True where a query may see a key.
-        like (`torch.Tensor`): Gives dtype and device.
-
-    Returns:
-        `torch.Tensor`: 0 or the lowest number of the dtype, of shape `(batch, 1, queries, keys)`.
-    """
-    lowest = torch.finfo(like.dtype).min
-    return torch.zeros(allowed.shape, dtype=like.dtype, device=like.device).masked_fill_(~allowed, lowest)[:, None]
-
-
-def causal_mask(batch: int, length: int, attention_mask: Tensor | None, like: Tensor) -> Tensor:
-    """Let each position see itself and what came before it.
-
-    Args:
-        batch (`int`): Rows.
-        length (`int`): Positions.
-        attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*): True or 1 where there is something.
-        like (`torch.Tensor`): Gives dtype and device.
-
-    Returns:
-        `torch.Tensor`: Additive mask of shape `(batch, 1, length, length)`.
-    """
-    steps = torch.arange(length, device=like.device)
-    allowed = (steps[:, None] >= steps).expand(batch, length, length)
-    if attention_mask is not None:
-        allowed = allowed & attention_mask[:, None, :].bool()
-    return additive_mask(allowed, like)
 
 
 __all__ = [

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from seekrec.models.answers import found_of
 from seekrec.models.views.parts import Entries, Numbers, Part
 from seekrec.models.views.products import Products
 from seekrec.util.ragged import Ragged
@@ -49,7 +50,7 @@ class AddedScores:
     """What is added to a model's own scores of the items of a catalogue, for a batch of requests.
 
     Args:
-        parts (`Sequence[Part]`): What is added up, at least one.
+        parts (`Sequence[Part]`): What is added up, if anything.
         num_requests (`int`): Size of the batch.
         num_items (`int`): Length of the catalogue.
         device (`torch.device`): Where they are.
@@ -133,9 +134,7 @@ class AddedScores:
         Returns:
             `list[np.ndarray]`: For each request int64 rows, best first; fewer where fewer are allowed.
         """
-        values, rows = self.best_sums(counts, allowed, held=held)
-        found = zip(rows.cpu().numpy(), values.cpu().numpy(), counts, strict=True)
-        return [line[: min(count, int(np.isfinite(own).sum()))] for line, own, count in found]
+        return [rows for rows, _ in found_of(*self.best_sums(counts, allowed, held=held), counts)]
 
     def best_sums(
         self,
