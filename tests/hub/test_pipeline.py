@@ -43,7 +43,7 @@ class FakeModel(PreTrainedModel):
             ScoredItem(item_id, scores[item_id], TITLES[item_id]) for item_id in sorted(ids, key=lambda i: -scores[i])
         ]
 
-    def retrieve(self, inputs, *, top_k, where=None, exclude_seen=None):
+    def retrieve(self, inputs, *, top_k, where=None, exclude_seen=None, boost=None):
         self.excludes = exclude_seen
         lengths = inputs["lengths"].tolist()
         self.batch_sizes.append(len(lengths))
@@ -173,6 +173,21 @@ def test_answers_of_each_family_are_those_of_its_calls(family):
     mask = model.catalog.where(categories="kitchen")
     expected = model.retrieve(inputs, top_k=4, where=mask, exclude_seen=True)
     assert given(answer(REQUESTS, top_k=4, where=mask, exclude_seen=True)) == plain(expected)
+    masks = np.stack([mask, ~mask, mask, ~mask])
+    assert given(answer(REQUESTS, top_k=4, where=masks)) == plain(model.retrieve(inputs, top_k=4, where=masks))
+    # Numbers of all items or of some, for all requests; and a line for each, of which batches of three get their own.
+    lines = np.random.default_rng(0).normal(scale=3, size=(len(REQUESTS), len(model.catalog)))
+    for boost in (lines[0], lines[0].tolist(), {"i3": 5.0, "i20": -2.0}, lines, lines.tolist(), list(lines)):
+        expected = plain(model.retrieve(inputs, top_k=4, boost=boost))
+        assert given(answer(REQUESTS, top_k=4, boost=boost)) == expected
+        if len(boost) != len(REQUESTS):
+            assert given([*answer((one for one in REQUESTS), top_k=4, boost=boost)]) == expected
+            assert given([answer(REQUESTS[0], top_k=4, boost=boost)]) == expected[:1]
+    assert given([answer(REQUESTS[1], top_k=4, boost=lines[1:2])]) == plain(
+        model.retrieve(processor(REQUESTS[1:2]), top_k=4, boost=lines[1])
+    )
+    with pytest.raises(RequestError, match=r"`boost` has shape \(23,\); give one number for each of the 24 items"):
+        answer(REQUESTS[0], boost=lines[0, 1:])
     candidates = [["i3", "i9"], ["i1"], ["i2", "i20", "i4"], ["i5"]]
     expected = model.rank(processor(REQUESTS, candidates=candidates))
     assert given(answer(REQUESTS, candidates=candidates)) == plain(expected)
@@ -188,6 +203,12 @@ def test_answers_of_each_family_are_those_of_its_calls(family):
         (["kite"], {"where": [["A"], ["B"]]}, "`where` has 2 entries for 1 requests"),
         (["kite"], {"top_k": [1, 2]}, "`top_k` has 2 entries for 1 requests"),
         ("kite", {"candidates": ["A"], "where": ["A"]}, "`where` and `candidates` are both given"),
+        ("kite", {"candidates": ["A"], "boost": {"A": 1.0}}, "`boost` and `candidates` are both given"),
+        (["kite"], {"boost": np.zeros((2, 3))}, "`boost` has 2 entries for 1 requests; give one for each"),
+        (["kite"] * 3, {"boost": [[0, 0, 1]]}, "`boost` has 1 entries for 3 requests"),
+        (iter(["kite"]), {"boost": np.zeros((1, 3))}, r"`boost` has numbers for each request \(1 lines\), and the"),
+        ("kite", {"boost": [[0, 0, 1], [1, 0, 0]]}, "`boost` has 2 entries for 1 requests; give one for each"),
+        ("kite", {"top_k": [1, 2]}, "`top_k` has 2 entries for 1 requests; give one for each"),
         ("", {}, "`query` is ''"),
         ([Request()], {"batch_size": 2.5}, "`batch_size` is 2.5; pass a positive number"),
         ([Request()], {"batch_size": -(10**5000)}, "`batch_size` is a value that cannot be shown; pass a positive"),

@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any, cast
 
 import numpy as np
+from torch import Tensor
 from transformers import AutoModel, BatchFeature, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
@@ -19,6 +20,7 @@ from seekrec.errors import RequestError
 from seekrec.generation.beam_search import per_request
 from seekrec.models.answers import Where
 from seekrec.models.base import CatalogModel
+from seekrec.models.views import Boost
 from seekrec.schema import Request, ScoredItem, shown
 
 Answer = dict[str, str | float | None]
@@ -44,6 +46,9 @@ class SearchAndRecommendationPipeline(Pipeline):
     - `where` (`np.ndarray` or `list`, *optional*): Which items may be answered: a bool mask over the catalogue's rows
       or a list of item ids, for all requests; or, with a list of requests, a list with one of these for each.
     - `exclude_seen` (`bool`, *optional*): Leave out what the user acted on; if not given in recommendations alone.
+    - `boost` (`np.ndarray` or `dict`, *optional*): Numbers that are added to the scores of items, as in `retrieve`: of
+      all items, or of some by id, for all requests; or, with a list of requests, a line of numbers of all items for
+      each.
     - `candidates` (`list[str]`, *optional*): Order these items instead of searching the catalogue; with a list of
       requests, a list of lists.
     - `batch_size` (`int`): Requests that the model answers at once, 16 if not given.
@@ -52,11 +57,11 @@ class SearchAndRecommendationPipeline(Pipeline):
     def _sanitize_parameters(
         self, **parameters: Any
     ) -> tuple[dict[str, object], dict[str, object], dict[str, object]]:
-        unknown = sorted(parameters.keys() - {"top_k", "where", "exclude_seen", "candidates"})
+        unknown = sorted(parameters.keys() - {"top_k", "where", "exclude_seen", "boost", "candidates"})
         if unknown:
             raise RequestError(
                 f"`{unknown[0]}` is an unknown option of this pipeline; use `top_k`, `where`, `exclude_seen`, "
-                "`candidates` or `batch_size`."
+                "`boost`, `candidates` or `batch_size`."
             )
         to_preprocess = {name: value for name, value in parameters.items() if name == "candidates"}
         to_forward = {name: value for name, value in parameters.items() if name != "candidates"}
@@ -75,45 +80,39 @@ class SearchAndRecommendationPipeline(Pipeline):
             requests; for any other iterable an iterator that reads ahead by one batch.
 
         Raises:
-            RequestError: If an input is not a request, an option is unknown, or a list of options does not fit.
+            RequestError: If an input is not a request, an option is unknown, a list of options does not fit, or two
+                options contradict each other.
         """
         given = self._batch_size if batch_size is None else batch_size
         size = int(per_request("batch_size", 16 if given is None else given, 1)[0])
         to_preprocess, to_forward, _ = self._sanitize_parameters(**options)
         options = {**self._preprocess_params, **self._forward_params, **to_preprocess, **to_forward}
-        if isinstance(requests, (Request, str)):
-            if options.get("candidates") is not None:
-                options["candidates"] = [options["candidates"]]
-            return next(self._answers(iter([requests]), 1, options))
-        if isinstance(requests, Sequence):
-            for name in ("candidates", "where", "top_k"):
-                values = options.get(name)
-                if not isinstance(values, Sequence) or (name == "where" and not _is_per_request(values)):
-                    continue
-                if len(values) != len(requests):
+        asked = [requests] if isinstance(requests, (Request, str)) else requests
+        if asked is not requests and options.get("candidates") is not None:
+            options["candidates"] = [options["candidates"]]
+        if isinstance(asked, Sequence):
+            for name, values in options.items():
+                if _is_per_request(name, values) and len(values) != len(asked):
                     raise RequestError(
-                        f"`{name}` has {len(values)} entries for {len(requests)} requests; give one for each request."
+                        f"`{name}` has {len(values)} entries for {len(asked)} requests; give one for each request."
                     )
-            return list(self._answers(iter(requests), size, options))
-        if isinstance(requests, Iterable):
-            return self._answers(iter(requests), size, options)
+            answers = list(self._answers(iter(asked), size, options))
+            return answers if asked is requests else answers[0]
+        if isinstance(asked, Iterable):
+            if _is_per_request("boost", options.get("boost")):
+                raise RequestError(
+                    f"`boost` has numbers for each request ({len(options['boost'])} lines), and the requests are not in "
+                    "a list; give numbers for all requests, or the requests in a list."
+                )
+            return self._answers(iter(asked), size, options)
         raise RequestError(f"{shown(requests)} is not a request; pass a seekrec.Request, a query, or a list of these.")
 
     def _answers(self, requests: Iterator[object], size: int, options: dict[str, Any]) -> Iterator[list[Answer]]:
         start = 0
         while batch := list(islice(requests, size)):
             here = slice(start, start + len(batch))
-            candidates, where, top_k = (options.get(name) for name in ("candidates", "where", "top_k"))
-            yield from self.run_single(
-                batch,
-                {"candidates": None if candidates is None else candidates[here]},
-                {
-                    "top_k": top_k[here] if isinstance(top_k, Sequence) else top_k,
-                    "where": where[here] if where is not None and _is_per_request(where) else where,
-                    "exclude_seen": options.get("exclude_seen"),
-                },
-                {},
-            )
+            given = {name: value[here] if _is_per_request(name, value) else value for name, value in options.items()}
+            yield from self.run_single(batch, {"candidates": given.pop("candidates", None)}, given, {})
             start += len(batch)
 
     def preprocess(  # type: ignore[override]
@@ -138,6 +137,7 @@ class SearchAndRecommendationPipeline(Pipeline):
         top_k: int | Sequence[int] | None = None,
         where: Where = None,
         exclude_seen: bool | None = None,
+        boost: Boost = None,
     ) -> list[list[ScoredItem]]:
         model, features = cast(CatalogModel[Any], self.model), cast(BatchFeature, inputs["features"])
         if inputs["ranks"]:
@@ -145,13 +145,18 @@ class SearchAndRecommendationPipeline(Pipeline):
                 raise RequestError(
                     "`where` and `candidates` are both given; leave unwanted items out of `candidates`."
                 )
+            if boost is not None:
+                raise RequestError(
+                    "`boost` and `candidates` are both given, and `rank` takes no numbers; add yours to the scores of "
+                    "its answer."
+                )
             answers = model.rank(features)
             if top_k is None:
                 return list(answers)
             counts = per_request("top_k", top_k, len(answers)).tolist()
             return [answer[:count] for answer, count in zip(answers, counts, strict=True)]
         wanted = 10 if top_k is None else top_k
-        return list(model.retrieve(features, top_k=wanted, where=where, exclude_seen=exclude_seen))
+        return list(model.retrieve(features, top_k=wanted, where=where, exclude_seen=exclude_seen, boost=boost))
 
     def postprocess(self, answers: list[list[ScoredItem]]) -> list[list[Answer]]:  # type: ignore[override]
         """Turn answers into plain dictionaries that can be written as JSON."""
@@ -161,9 +166,17 @@ class SearchAndRecommendationPipeline(Pipeline):
         ]
 
 
-def _is_per_request(where: Iterable[object]) -> bool:
-    """Return whether a list holds a mask or list for each request, not one mask or one list of ids for all."""
-    return not isinstance(where, np.ndarray) and any(not isinstance(entry, str) for entry in where)
+def _is_per_request(name: str, value: Any) -> bool:
+    """Return whether an option holds an entry for each request, and is not one for all."""
+    if isinstance(value, (np.ndarray, Tensor)):
+        return name == "candidates" or (name in ("where", "boost") and value.ndim > 1)
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return False
+    if name == "where":
+        return any(not isinstance(entry, str) for entry in value)
+    if name == "boost":
+        return any(isinstance(line, (list, tuple, np.ndarray, Tensor)) for line in value[:1])
+    return name in ("candidates", "top_k")
 
 
 # The flags are None in the base class, which a type checker takes for their only value.
