@@ -101,8 +101,8 @@ class SearchAndRecommendationPipeline(Pipeline):
         if isinstance(asked, Iterable):
             if _is_per_request("boost", options.get("boost")):
                 raise RequestError(
-                    f"`boost` has numbers for each request ({len(options['boost'])} lines), and the requests are not in "
-                    "a list; give numbers for all requests, or the requests in a list."
+                    f"`boost` has numbers for each request ({len(options['boost'])} lines), and the requests are not "
+                    "in a list; give numbers for all requests, or the requests in a list."
                 )
             return self._answers(iter(asked), size, options)
         raise RequestError(f"{shown(requests)} is not a request; pass a seekrec.Request, a query, or a list of these.")
