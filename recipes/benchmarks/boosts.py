@@ -154,16 +154,17 @@ def measure_exact(arguments: Arguments) -> None:
 
 
 def measure_next_item(arguments: Arguments) -> None:
-    """Time exact answers of a GenSAR whose encoder orders all items, and answers of its beams."""
+    """Time exact answers of a GenSAR whose encoder orders all items, the bare product, and answers of its beams."""
     shop = make_shop(arguments.num_items, arguments.seed, has_views=False)
     model, processor = make_pair("gensar", shop, arguments.seed)
-    rng = np.random.default_rng(arguments.seed)
+    rng, vectors = np.random.default_rng(arguments.seed), torch.randn(arguments.num_items, model.config.d_model)
     for batch in arguments.batches:
         own = rng.normal(size=(batch, arguments.num_items)).astype(np.float32)
         inputs = processor(make_requests(shop, "recommendation", batch, arguments.seed))
         contenders = {
             "milliseconds": partial(model.retrieve, inputs, exact=True),
             "with numbers": partial(model.retrieve, inputs, exact=True, boost=own),
+            "of the product": partial(torch.matmul, vectors, torch.randn(model.config.d_model, batch)),
             "of beams with numbers": partial(model.retrieve, inputs, boost=own),
         }
         found = time_in_turns(contenders, arguments.repeats, time.process_time)
