@@ -292,7 +292,9 @@ def test_an_exact_answer_has_the_best_sums_of_all_items(aisles, is_grown, cells,
     lines = rng.normal(scale=3, size=(len(REQUESTS), len(catalog))).astype(np.float32)
     masks = [None, rng.random(len(catalog)) < 0.5, None, np.zeros(len(catalog), bool)]
     for boost in (None, lines[0], lines):
-        answers = model.retrieve(inputs, top_k=counts, where=masks, exclude_seen=False, boost=boost, exact=True)
+        # What a caller boosts is looked for among all items anyway.
+        how = {"exact": True} if boost is None else {"num_beams": 1}
+        answers = model.retrieve(inputs, top_k=counts, where=masks, exclude_seen=False, boost=boost, **how)
         added = np.zeros_like(lines) if boost is None else np.broadcast_to(boost, lines.shape)
         for answer, scores, more, mask, count in zip(answers, own, added, masks, counts, strict=True):
             allowed = catalog.live if mask is None else catalog.live & mask

@@ -58,6 +58,8 @@ from seekrec.util.ragged import Ragged
 
 # A small model that never read other text holds nothing likelier than a piece after itself; this ends such loops.
 _REPETITION_PENALTY = 1.5
+# Items that are all scored where a caller boosts some: with more, beams take less time (`boosts.py`, `next item`).
+_MOST_SCORED = 100_000
 
 
 class ItemTable(LazyValues):
@@ -429,10 +431,10 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulMo
     ```
 
     With `corpus: stream` `retrieve` returns the best of the `num_beams` items that the beams found, and it and `rank`
-    score an item by its dot product with the last event's state, to be compared within a request. The order of what is
-    found is exact; the beams, which follow the probability of identifiers and what is added, can miss an item whose
-    score is better, unless `exact=True` has all scored. Items of which training knows no event are scored by those
-    with texts like theirs ([`TextNeighbors`]).
+    score an item by its dot product with the last event's state, to be compared within a request. The order of
+    what is found is exact; the beams, which follow the probability of identifiers and what is added, can miss an
+    item whose score is better, unless all are scored: with `exact=True`, and with a boost up to 100 thousand
+    items. Items of which training knows no event are scored by those with texts like theirs ([`TextNeighbors`]).
 
     Args:
         config ([`GenSARConfig`]): Sizes of T5 and of the identifiers, and the corpus.
@@ -925,11 +927,11 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulMo
     ) -> list[Found]:
         """With `config.order_by="next_item"` the beams find items and the last event's state orders them.
 
-        With `exact` it orders all that are allowed, without beams.
+        With `exact`, or a caller's numbers in a catalogue that is not large, it orders all that are allowed.
         """
         if self.config.order_by == "identifier":
             return super()._search(snapshot, asked, top_k, allowed, num_beams, norm, added, exact)
-        if exact:
+        if exact or (added is not None and added.has_numbers and snapshot.num_items <= _MOST_SCORED):
             added = AddedScores([], len(top_k), snapshot.num_items, self.device) if added is None else added
             counts, score = top_k.tolist(), self._scorer_of_ranges(snapshot, asked, norm)
             return found_of(*added.best_sums(counts, allowed, score), counts)

@@ -67,6 +67,11 @@ class AddedScores:
             return self.parts[0].values
         return self._of_range(0, self.num_items)
 
+    @property
+    def has_numbers(self) -> bool:
+        """Whether numbers that a caller gave are among it."""
+        return any(isinstance(part, Numbers) for part in self.parts)
+
     def for_beams(self) -> Tensor | AddedScores:
         """Return what beams are steered by: numbers where a caller's are all there is."""
         return self.numbers() if all(isinstance(part, Numbers) for part in self.parts) else self
