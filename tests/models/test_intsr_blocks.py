@@ -19,23 +19,34 @@ def answer_one(block, state, keys, values, allowed, bias, own_bias):
     size = len(state)
     gates, query, own_key, own_value = F.silu(block.project(block.input_norm(state))).chunk(4)
     heads = []
+    seen = allowed.nonzero()[:, 0].tolist()
+    count = block.length or len(seen) + 1
     for head in range(block.num_heads):
         part = slice(head * size // block.num_heads, (head + 1) * size // block.num_heads)
-        mixed = F.silu(query[part] @ own_key[part] + own_bias[head]) * own_value[part]
-        for number in allowed.nonzero()[:, 0].tolist():
-            weight = F.silu(query[part] @ keys[head, number] + bias[head, number])
-            mixed = mixed + weight * values[head, number]
-        heads.append(mixed)
-    count = block.length or int(allowed.sum()) + 1
+        scale = (size / block.num_heads) ** -0.5 if block.weights == "softmax" else 1
+        similar = [scale * query[part] @ own_key[part] + own_bias[head]]
+        similar += [scale * query[part] @ keys[head, number] + bias[head, number] for number in seen]
+        if block.weights == "softmax":
+            chances = [one.exp() for one in similar]
+            weights = [count * one / sum(chances) for one in chances]
+        else:
+            weights = [F.silu(one) for one in similar]
+        parts = [own_value[part], *(values[head, number] for number in seen)]
+        heads.append(sum(weight * value for weight, value in zip(weights, parts, strict=True)))
     return state + block.output(block.mixed_norm(torch.cat(heads) / count) * gates)
 
 
 @pytest.mark.parametrize("rows_of_bias", [1, 2])
-@pytest.mark.parametrize("without", [[], ["placeholders"]])
-def test_placeholders_answer_together_as_each_alone(without, rows_of_bias):
+@pytest.mark.parametrize(
+    ("without", "weights"),
+    [([], "silu"), (["placeholders"], "silu"), ([], "softmax")],
+    ids=["silu", "hstu", "softmax"],
+)
+def test_placeholders_answer_together_as_each_alone(without, weights, rows_of_bias):
     torch.manual_seed(0)
     batch, groups, size, num_keys = 2, 3, 2, 5
-    block = QueryDrivenBlock(IntSRConfig(hidden_size=8, dropout=0.0, without=without, max_history=7)).double()
+    settings = {"without": without, "attention_weights": weights}
+    block = QueryDrivenBlock(IntSRConfig(hidden_size=8, dropout=0.0, max_history=7, **settings)).double()
     hidden = torch.randn(batch, groups, size, 8, dtype=torch.float64, requires_grad=True)
     keys, values = (
         torch.randn(batch, 2, num_keys, 4, dtype=torch.float64, requires_grad=True),

@@ -5,11 +5,13 @@ No `from __future__ import annotations` here: with types as strings, `strict` ch
 """
 
 from dataclasses import field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeAlias
 
 from huggingface_hub.dataclasses import strict
 
 from seekrec.models.dense.configuration_dense import DenseConfig
+
+AttentionWeights: TypeAlias = Literal["silu", "softmax"]
 
 
 @strict
@@ -42,6 +44,9 @@ class IntSRConfig(DenseConfig):
             What attention adds for the distance of two tokens: `position`, a learned number by distance in tokens, in
             the buckets of T5; `alibi`, that and minus a slope a head times `log2(1 + seconds)`; `buckets`, that and a
             learned number by the logarithm of seconds, as in HSTU; `none` (table 4, "w/o relative bias").
+        attention_weights (`str`):
+            What similarities become: `silu`, as in the paper (equation 6), divided by how many tokens are seen; or
+            `softmax`, of similarities over the square root of a head's size.
 
     What follows it (section 3.4):
 
@@ -86,6 +91,7 @@ class IntSRConfig(DenseConfig):
     )
 
     relative_bias: Literal["alibi", "buckets", "position", "none"] = "alibi"
+    attention_weights: AttentionWeights = "silu"
 
     num_dsf_layers: int = 3
 
@@ -171,4 +177,4 @@ class IntSRConfig(DenseConfig):
             )
 
 
-__all__ = ["IntSRConfig"]
+__all__ = ["AttentionWeights", "IntSRConfig"]
