@@ -72,7 +72,10 @@ def test_every_kind_of_log_is_trained_on(family, kind, inputs, tmp_path):
     assert ("SYNTHETIC" in printed) == (chosen["construction"] == "split")
     assert not set(chosen) & set(SMALL)
     if family == "intsr":
-        assert chosen["item_reading"] == (["vector", "text"] if "text" in has else ["vector"])
+        words = ["words"] if "text" in has and searches else []
+        categories = ["categories"] if "categories" in has and searches else []
+        text = ["text"] if "text" in has else []
+        assert chosen["item_reading"] == ["vector", *text, *categories, *words]
         assert chosen["relative_bias"] == ("position" if "order" in has else "buckets")
         times = [] if "order" in has else ["weekday"] if "days" in has else ["hour", "weekday"]
         assert chosen["scenario_features"] == [*times, "page"]

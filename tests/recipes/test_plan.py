@@ -22,6 +22,7 @@ FAMILIES = ("gensar", "gensr", "intsr", "synergen")
 CPU = Machine(
     num_cores=2, num_threads=1, memory=16 << 30, free_disk=1 << 40, gpu=None, gpu_memory=0, gflops=100, has_bf16=False
 )
+READ = ["vector", "text", "categories", "words"]
 GPU = replace(CPU, gpu="a GPU", gpu_memory=80 << 30, gflops=10_000, has_bf16=True)
 
 
@@ -42,6 +43,7 @@ def seconds(situation, family, values):
 
 
 def test_sizes_of_log_and_machine_decide(summary):
+    recommended = replace(summary, share_searches=0.0, share_items_with_categories=0.0)
     large = replace(summary, num_items=200_000, num_interactions=5_000_000, num_users_to_hold_out=100_000)
     for log, machine, family, expected in (
         (summary, CPU, "intsr", {"negatives": "full", "hidden_size": 64, "use_cpu": True, "tasks": "joint"}),
@@ -50,7 +52,11 @@ def test_sizes_of_log_and_machine_decide(summary):
         (replace(summary, num_items=9_000, p90_events_of_user=500.0), CPU, "intsr", {"max_history": 100}),
         (replace(summary, num_items=20_000), CPU, "intsr", {"negatives": "popularity"}),
         (replace(summary, num_items=20_000), GPU, "intsr", {"negatives": "full"}),
-        (replace(summary, num_items=20_000), CPU, "synergen", {"negatives": "full", "temperature": 1.0}),
+        (replace(summary, num_items=20_000), CPU, "synergen", {"negatives": "full", "ranks_with_retrieval": True}),
+        (summary, CPU, "intsr", {"item_reading": READ, "query_reading": ["text", "words"], "temperature": 0.3}),
+        (replace(summary, share_items_with_text=0.0), CPU, "intsr", {"item_reading": READ[::2], "query_reading": ["text"]}),
+        (large, CPU, "intsr", {"item_reading": ["vector", "text"], "query_reading": None, "temperature": None}),
+        (recommended, CPU, "synergen", {"item_reading": ["vector", "text"], "temperature": 1.0}),
         (summary, CPU, "synergen", {"seen_compete": False, "session_ids": "visit", "view_weights": ["validation"]}),
         (replace(summary, sessions=None), CPU, "synergen", {"session_ids": None}),
         (summary, CPU, "gensar", {"codebook_size": 64, "corpus": "stream", "d_model": 128}),

@@ -171,7 +171,15 @@ def _choose_dense(family: str, s: Situation) -> list[Choice]:
     max_history = int(min(most, max(20, 10 * math.ceil(log.p90_events_of_user / 10))))
     batch = _batch_size(log.num_users_to_hold_out, most=256 if s.on_gpu else 64)
     width = 128 if s.on_gpu and log.num_interactions > 1_000_000 else 64
-    read = ["vector", "text"] if log.has_text else ["vector"]
+    negatives = _choose_negatives(family, s)
+    # What was measured: logs with searches, every item a negative.
+    searches_all = s.has_searches and s.given.get("negatives", negatives.value) == "full"
+    has = {
+        "text": log.has_text,
+        "categories": log.has_categories and searches_all,
+        "words": log.has_text and searches_all,
+    }
+    named = [name for name, is_there in has.items() if is_there]
     found = [
         Choice("tasks", "joint" if s.has_searches else "recommendation", "what the log holds"),
         Choice(
@@ -180,19 +188,28 @@ def _choose_dense(family: str, s: Situation) -> list[Choice]:
             f"nine of ten users have up to {log.p90_events_of_user:g} events"
             + (f"; at most {most} {'on a GPU' if s.on_gpu else 'on a CPU'}" if max_history == most else ""),
         ),
-        Choice("item_reading", read, "items have text" if log.has_text else "no text"),
+        Choice("item_reading", ["vector", *named], f"items have {', '.join(named)}" if named else "no text"),
         Choice("starts_from_latest_item", True, "as on MovieLens-100K"),
-        _choose_negatives(family, s),
+        negatives,
         Choice("hidden_size", width, f"{log.num_interactions:,} interactions, {'a GPU' if s.on_gpu else 'a CPU'}"),
         Choice("num_hidden_layers", 2, "as on MovieLens-100K"),
         Choice("num_attention_heads", 2, "as on MovieLens-100K"),
         Choice("dropout", 0.3, "as on MovieLens-100K"),
         Choice("learning_rate", 1e-3, "as on MovieLens-100K"),
-        Choice("sparse_learning_rate", 1e-3, "with a higher one item vectors learn single users by heart"),
         Choice("adam_beta2", 0.98, "as on MovieLens-100K"),
         Choice("per_device_train_batch_size", batch, f"{log.num_users_to_hold_out:,} users learn in steps of so many"),
         Choice("max_validation_cases", 1000, "enough to choose a checkpoint"),
     ]
+    if searches_all:
+        found += [
+            Choice("query_reading", ["text", *(["words"] if "words" in named else [])], "what was typed"),
+            Choice("temperature", 0.3, "a search is learned in fewer steps"),
+            Choice("sparse_learning_rate", 3e-3, "as on MovieLens-100K"),
+        ]
+    else:
+        found.append(
+            Choice("sparse_learning_rate", 1e-3, "with a higher one item vectors learn single users by heart")
+        )
     if s.given.get("ranked_items") != "all":
         found.append(Choice("seen_compete", False, "recommendations leave out what the user knows"))
     if log.sessions is not None:
@@ -253,10 +270,12 @@ def _choose_synergen(s: Situation) -> list[Choice]:
     if is_full:
         found += [
             Choice("easy_weight", 1.0, "every item is a negative"),
-            Choice("temperature", 1.0, "as on MovieLens-100K"),
             Choice("num_training_negatives", 4, "beside each target, for the click probability"),
             Choice("ranking_weight", 0.1, "as on MovieLens-100K"),
+            Choice("ranks_with_retrieval", True, "as on MovieLens-100K"),
         ]
+        if not s.has_searches:
+            found.append(Choice("temperature", 1.0, "as on Amazon Beauty"))
     return found
 
 
