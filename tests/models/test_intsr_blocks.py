@@ -23,10 +23,10 @@ def answer_one(block, state, keys, values, allowed, bias, own_bias):
     count = block.length or len(seen) + 1
     for head in range(block.num_heads):
         part = slice(head * size // block.num_heads, (head + 1) * size // block.num_heads)
-        scale = (size / block.num_heads) ** -0.5 if block.weights == "softmax" else 1
+        scale = (size / block.num_heads) ** -0.5 if block.is_softmax else 1
         similar = [scale * query[part] @ own_key[part] + own_bias[head]]
         similar += [scale * query[part] @ keys[head, number] + bias[head, number] for number in seen]
-        if block.weights == "softmax":
+        if block.is_softmax:
             chances = [one.exp() for one in similar]
             weights = [count * one / sum(chances) for one in chances]
         else:
@@ -37,16 +37,11 @@ def answer_one(block, state, keys, values, allowed, bias, own_bias):
 
 
 @pytest.mark.parametrize("rows_of_bias", [1, 2])
-@pytest.mark.parametrize(
-    ("without", "weights"),
-    [([], "silu"), (["placeholders"], "silu"), ([], "softmax")],
-    ids=["silu", "hstu", "softmax"],
-)
-def test_placeholders_answer_together_as_each_alone(without, weights, rows_of_bias):
+@pytest.mark.parametrize("without", [[], ["placeholders"], ["pointwise_attention"]], ids=["silu", "hstu", "softmax"])
+def test_placeholders_answer_together_as_each_alone(without, rows_of_bias):
     torch.manual_seed(0)
     batch, groups, size, num_keys = 2, 3, 2, 5
-    settings = {"without": without, "attention_weights": weights}
-    block = QueryDrivenBlock(IntSRConfig(hidden_size=8, dropout=0.0, max_history=7, **settings)).double()
+    block = QueryDrivenBlock(IntSRConfig(hidden_size=8, dropout=0.0, without=without, max_history=7)).double()
     hidden = torch.randn(batch, groups, size, 8, dtype=torch.float64, requires_grad=True)
     keys, values = (
         torch.randn(batch, 2, num_keys, 4, dtype=torch.float64, requires_grad=True),

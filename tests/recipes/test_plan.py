@@ -54,7 +54,12 @@ def test_sizes_of_log_and_machine_decide(summary):
         (replace(summary, num_items=20_000), GPU, "intsr", {"negatives": "full"}),
         (replace(summary, num_items=20_000), CPU, "synergen", {"negatives": "full", "ranks_with_retrieval": True}),
         (summary, CPU, "intsr", {"item_reading": READ, "query_reading": ["text", "words"], "temperature": 0.3}),
-        (replace(summary, share_items_with_text=0.0), CPU, "intsr", {"item_reading": READ[::2], "query_reading": ["text"]}),
+        (
+            replace(summary, share_items_with_text=0.0),
+            CPU,
+            "intsr",
+            {"item_reading": READ[::2], "query_reading": ["text"]},
+        ),
         (large, CPU, "intsr", {"item_reading": ["vector", "text"], "query_reading": None, "temperature": None}),
         (recommended, CPU, "synergen", {"item_reading": ["vector", "text"], "temperature": 1.0}),
         (summary, CPU, "synergen", {"seen_compete": False, "session_ids": "visit", "view_weights": ["validation"]}),

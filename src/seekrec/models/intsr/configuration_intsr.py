@@ -5,13 +5,11 @@ No `from __future__ import annotations` here: with types as strings, `strict` ch
 """
 
 from dataclasses import field
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 
 from seekrec.models.dense.configuration_dense import DenseConfig
-
-AttentionWeights: TypeAlias = Literal["silu", "softmax"]
 
 
 @strict
@@ -44,9 +42,6 @@ class IntSRConfig(DenseConfig):
             What attention adds for the distance of two tokens: `position`, a learned number by distance in tokens, in
             the buckets of T5; `alibi`, that and minus a slope a head times `log2(1 + seconds)`; `buckets`, that and a
             learned number by the logarithm of seconds, as in HSTU; `none` (table 4, "w/o relative bias").
-        attention_weights (`str`):
-            What similarities become: `silu`, as in the paper (equation 6), divided by how many tokens are seen; or
-            `softmax`, of similarities over the square root of a head's size.
 
     What follows it (section 3.4):
 
@@ -63,10 +58,11 @@ class IntSRConfig(DenseConfig):
     Args:
         without (`list[str]`):
             Parts of the model that are left out: `scenario_tokens`, "w/o S", where DSFNet still reads the scenario;
-            `session_mask`, so that questions see the events of their session;
-            `dsfnet`, plain layers in its place; `alignment`, targets are compared with items that were not available
-            at the time, too; `placeholders`, plain HSTU: the state of the last token is compared with items,
-            attention is divided by `max_history`, queries of requests are not read, and `rank` orders by retrieval.
+            `session_mask`, so that questions see the events of their session; `dsfnet`, plain layers in its place;
+            `pointwise_attention`, the SiLU of equation 6, a softmax of similarities over the square root of a head's
+            size in its place; `alignment`, targets are compared with items that were not available at the time, too;
+            `placeholders`, plain HSTU: the state of the last token is compared with items, attention is divided by
+            `max_history`, queries of requests are not read, and `rank` orders by retrieval.
 
     Raises:
         StrictDataclassClassValidationError: If a number is out of range, or settings contradict each other.
@@ -91,15 +87,14 @@ class IntSRConfig(DenseConfig):
     )
 
     relative_bias: Literal["alibi", "buckets", "position", "none"] = "alibi"
-    attention_weights: AttentionWeights = "silu"
 
     num_dsf_layers: int = 3
 
     num_ranking_negatives: int = 4
 
-    without: list[Literal["scenario_tokens", "session_mask", "dsfnet", "alignment", "placeholders"]] = field(
-        default_factory=list
-    )
+    without: list[
+        Literal["scenario_tokens", "session_mask", "dsfnet", "pointwise_attention", "alignment", "placeholders"]
+    ] = field(default_factory=list)
 
     def __post_init__(self, **kwargs: object) -> None:
         if not self.num_position_buckets:
@@ -177,4 +172,4 @@ class IntSRConfig(DenseConfig):
             )
 
 
-__all__ = ["AttentionWeights", "IntSRConfig"]
+__all__ = ["IntSRConfig"]

@@ -21,7 +21,7 @@ With `merge_event_tokens` an event is one token, the sum of its parts. Placehold
 sees tokens of the first and itself, and is seen by nothing. So the first stream can be computed once and kept, and
 what is a placeholder's own in attention is one product a row, not a matrix (equations 5-9, appendix C.2). What the
 paper leaves open follows HSTU: a layer norm before the block and one on its mixed values, a residual around it, no
-feed-forward layer. Attention weights are SiLU values, not a distribution, unless `attention_weights` says otherwise.
+feed-forward layer. Attention weights are SiLU values, not a distribution, unless `without` names them.
 
 Weights start as follows: embeddings and projections of text normal with a spread of 0.02; the linear layers of blocks
 and DSFNet normal with `1 / sqrt(inputs)`, the last of DSFNet like the embeddings; the position bias at 1, so that
@@ -60,7 +60,7 @@ from seekrec.models.dense.modeling_dense import (
     TokenPositions,
     seen_of_recommendations,
 )
-from seekrec.models.intsr.configuration_intsr import AttentionWeights, IntSRConfig
+from seekrec.models.intsr.configuration_intsr import IntSRConfig
 from seekrec.models.losses import unseen_items, without_seen
 from seekrec.models.states import fill_below
 from seekrec.util.constants import SECONDS_PER_DAY, SECONDS_PER_HOUR
@@ -396,7 +396,8 @@ def attend(
     allowed: Tensor,
     bias: Tensor | None,
     own: tuple[Tensor, Tensor] | None = None,
-    weights: AttentionWeights = "silu",
+    *,
+    is_softmax: bool = False,
 ) -> Tensor:
     """Sum values by `silu(q k + bias)`, before the division by what is seen (equations 6 and 7), or by its softmax.
 
@@ -413,7 +414,7 @@ def attend(
         own (`tuple`, *optional*): What a placeholder sees of itself: its similarity with its bias, `(batch, num_heads,
             num_queries, 1)`, and its value, in the shape of `queries`. M_{2,2} is the identity: of the product with
             the second stream only the diagonal is computed, and it scales the rows of V_2.
-        weights (`str`): What similarities become, `silu` or `softmax`.
+        is_softmax (`bool`): Whether the weights of values are a softmax of similarities.
 
     Returns:
         `torch.Tensor`: In the shape of `queries`.
@@ -434,7 +435,8 @@ def attend(
         return torch.cat(
             [
                 checkpoint(
-                    *(attend, some, keys, values, seen, added, itself, weights),
+                    *(attend, some, keys, values, seen, added, itself),
+                    is_softmax=is_softmax,
                     use_reentrant=False,
                     preserve_rng_state=False,
                 )
@@ -446,7 +448,7 @@ def attend(
     if bias is not None:
         scores = scores + bias[:, :, :, None]
     seen = allowed[:, None, :, None]
-    if weights == "softmax":
+    if is_softmax:
         # Padding sees nothing; what it then is, nothing sees.
         scores = scores.masked_fill(~seen, torch.finfo(scores.dtype).min).flatten(2, 3)
         every = scores if own is None else torch.cat([scores, own[0]], dim=-1)
@@ -465,7 +467,7 @@ class QueryDrivenBlock(nn.Module):
         self.num_heads = config.num_attention_heads
         # What attention is divided by, as in HSTU; the keys that are seen, with placeholders.
         self.length = config.max_history if "placeholders" in config.without else None
-        self.weights = config.attention_weights
+        self.is_softmax = "pointwise_attention" in config.without
         self.input_norm = nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
         self.project = nn.Linear(config.hidden_size, 4 * config.hidden_size)  # MLP_1
         self.mixed_norm = nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
@@ -506,14 +508,14 @@ class QueryDrivenBlock(nn.Module):
             keys, values = torch.cat([keys, own_keys], dim=2), torch.cat([values, own_values], dim=2)
         if allowed is None:
             return hidden_states, keys, values
-        if self.weights == "softmax":
+        if self.is_softmax:
             queries = queries * queries.shape[-1] ** -0.5
         own = None
         if asks:
             similarity = (queries * own_keys).sum(-1, keepdim=True)  # (batch, heads, groups * size, 1)
             own = similarity if own_bias is None else similarity + own_bias, own_values
-        mixed = attend(queries, keys, values, allowed, bias, own, self.weights)
-        if self.weights == "silu":
+        mixed = attend(queries, keys, values, allowed, bias, own, is_softmax=self.is_softmax)
+        if not self.is_softmax:
             count = allowed.sum(-1)
             if asks:
                 count = (count + 1).repeat_interleave(hidden_states.shape[1] // max(count.shape[1], 1), dim=1)
