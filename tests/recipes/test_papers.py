@@ -187,6 +187,17 @@ def test_another_family_has_settings_beside_those_of_the_paper(tmp_path, monkeyp
         reproduce(Trainings(paper, str(tmp_path / "own.yaml"), tmp_path, scripts))
 
 
+def test_a_report_names_no_folder_of_this_machine(tmp_path, monkeypatch):
+    monkeypatch.setattr(Trainings, "train", lambda *_: [make_row(np.ones(20), system="IntSR", protocol="full")])
+    options = ["--data_dir", str(tmp_path / "log"), "--max_test_cases", "5"]
+    scripts = ROOT / "recipes"
+    trainings = Trainings(read_paper("intsr"), str(scripts / "intsr/tiny.yaml"), tmp_path / "runs", scripts, options)
+    trainings.epochs["intsr"] = (1.0, 2.0)
+    text = reproduce(trainings, ["table 1"])[0].read_text()
+    assert "- with `--data_dir log --max_test_cases 5`" in text and "intsr: `tiny.yaml`" in text
+    assert str(tmp_path) not in text and str(ROOT) not in text
+
+
 def test_rows_without_a_run_are_refused():
     assert read_paper("synergen").exhibits["table 2"].rows["SASRec (ids)"] == Source("full", "SASRec")
     with pytest.raises(ConfigurationError, match="'without wings' is no variant of intsr; choose from full"):
