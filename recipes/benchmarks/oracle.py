@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seekrec.evaluation import Scorer, read_results
+from seekrec.evaluation.tuning import Tuning
 from seekrec.events.simulator import SimulatedShop, simulate
 from seekrec.recipes import IntSRRecipe
 from seekrec.recipes.launch import make_recipe
@@ -70,9 +71,9 @@ class OracleRecipe(IntSRRecipe):
         """Return the name of the family, whose settings these are."""
         return IntSRRecipe.family()
 
-    def make_baselines(self) -> Mapping[str, Scorer]:
+    def make_baselines(self, tuning: Tuning) -> Mapping[str, Scorer]:
         """Make the baselines of every recipe, and the oracle."""
-        return {"oracle": OracleSystem(self.shop, self.catalog.id_map), **super().make_baselines()}
+        return {"oracle": OracleSystem(self.shop, self.catalog.id_map), **super().make_baselines(tuning)}
 
 
 def main(arguments: Arguments, options: Sequence[str]) -> None:
