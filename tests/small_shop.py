@@ -298,7 +298,6 @@ INTSR_WAYS = {
     "latest": {"starts_from_latest_item": True},
     "latest_merged": {
         "starts_from_latest_item": True,
-        "without": ["pointwise_attention"],
         "merge_event_tokens": True,
         "ranks_with_retrieval": True,
         **READS_ALL,

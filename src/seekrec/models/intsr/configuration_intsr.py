@@ -58,11 +58,10 @@ class IntSRConfig(DenseConfig):
     Args:
         without (`list[str]`):
             Parts of the model that are left out: `scenario_tokens`, "w/o S", where DSFNet still reads the scenario;
-            `session_mask`, so that questions see the events of their session; `dsfnet`, plain layers in its place;
-            `pointwise_attention`, the SiLU of equation 6, a softmax of similarities over the square root of a head's
-            size in its place; `alignment`, targets are compared with items that were not available at the time, too;
-            `placeholders`, plain HSTU: the state of the last token is compared with items, attention is divided by
-            `max_history`, queries of requests are not read, and `rank` orders by retrieval.
+            `session_mask`, so that questions see the events of their session;
+            `dsfnet`, plain layers in its place; `alignment`, targets are compared with items that were not available
+            at the time, too; `placeholders`, plain HSTU: the state of the last token is compared with items,
+            attention is divided by `max_history`, queries of requests are not read, and `rank` orders by retrieval.
 
     Raises:
         StrictDataclassClassValidationError: If a number is out of range, or settings contradict each other.
@@ -92,9 +91,9 @@ class IntSRConfig(DenseConfig):
 
     num_ranking_negatives: int = 4
 
-    without: list[
-        Literal["scenario_tokens", "session_mask", "dsfnet", "pointwise_attention", "alignment", "placeholders"]
-    ] = field(default_factory=list)
+    without: list[Literal["scenario_tokens", "session_mask", "dsfnet", "alignment", "placeholders"]] = field(
+        default_factory=list
+    )
 
     def __post_init__(self, **kwargs: object) -> None:
         if not self.num_position_buckets:

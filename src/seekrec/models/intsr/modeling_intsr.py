@@ -21,7 +21,7 @@ With `merge_event_tokens` an event is one token, the sum of its parts. Placehold
 sees tokens of the first and itself, and is seen by nothing. So the first stream can be computed once and kept, and
 what is a placeholder's own in attention is one product a row, not a matrix (equations 5-9, appendix C.2). What the
 paper leaves open follows HSTU: a layer norm before the block and one on its mixed values, a residual around it, no
-feed-forward layer. Attention weights are SiLU values, not a distribution, unless `without` names them.
+feed-forward layer. Attention weights are SiLU values, not a distribution.
 
 Weights start as follows: embeddings and projections of text normal with a spread of 0.02; the linear layers of blocks
 and DSFNet normal with `1 / sqrt(inputs)`, the last of DSFNet like the embeddings; the position bias at 1, so that
@@ -389,17 +389,8 @@ class RelativeBias(nn.Module):
         return bias
 
 
-def attend(
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    allowed: Tensor,
-    bias: Tensor | None,
-    own: tuple[Tensor, Tensor] | None = None,
-    *,
-    is_softmax: bool = False,
-) -> Tensor:
-    """Sum values by `silu(q k + bias)`, before the division by what is seen (equations 6 and 7), or by its softmax.
+def attend(queries: Tensor, keys: Tensor, values: Tensor, allowed: Tensor, bias: Tensor | None) -> Tensor:
+    """Sum values by `silu(q k + bias)`, before the division by what is seen (equations 6 and 7).
 
     Long histories are read by blocks of queries: one block of pairs is in memory at a time, and in training it is
     computed again on the way back.
@@ -411,10 +402,6 @@ def attend(
         values (`torch.Tensor`): Values in that shape.
         allowed (`torch.BoolTensor`): What groups see, `(batch, num_groups, num_keys)`.
         bias (`torch.Tensor`, *optional*): Added to similarities, `(batch or 1, num_heads, num_groups, num_keys)`.
-        own (`tuple`, *optional*): What a placeholder sees of itself: its similarity with its bias, `(batch, num_heads,
-            num_queries, 1)`, and its value, in the shape of `queries`. M_{2,2} is the identity: of the product with
-            the second stream only the diagonal is computed, and it scales the rows of V_2.
-        is_softmax (`bool`): Whether the weights of values are a softmax of similarities.
 
     Returns:
         `torch.Tensor`: In the shape of `queries`.
@@ -427,36 +414,19 @@ def attend(
             queries.split(per_block * size, dim=2),
             allowed.split(per_block, dim=1),
             itertools.repeat(None) if bias is None else bias.split(per_block, dim=2),
-            itertools.repeat(None)
-            if own is None
-            else zip(*(part.split(per_block * size, dim=2) for part in own), strict=True),
             strict=False,
         )
         return torch.cat(
             [
-                checkpoint(
-                    *(attend, some, keys, values, seen, added, itself),
-                    is_softmax=is_softmax,
-                    use_reentrant=False,
-                    preserve_rng_state=False,
-                )
-                for some, seen, added, itself in blocks
+                checkpoint(attend, some, keys, values, seen, added, use_reentrant=False, preserve_rng_state=False)
+                for some, seen, added in blocks
             ],
             dim=2,
         )
     scores = (queries @ keys.transpose(-1, -2)).unflatten(2, (num_groups, size))
     if bias is not None:
         scores = scores + bias[:, :, :, None]
-    seen = allowed[:, None, :, None]
-    if is_softmax:
-        # Padding sees nothing; what it then is, nothing sees.
-        scores = scores.masked_fill(~seen, torch.finfo(scores.dtype).min).flatten(2, 3)
-        every = scores if own is None else torch.cat([scores, own[0]], dim=-1)
-        shares = every.softmax(-1)
-        mixed = shares[..., :num_keys] @ values
-        return mixed if own is None else mixed + shares[..., num_keys:] * own[1]
-    mixed = (F.silu(scores) * seen).flatten(2, 3) @ values
-    return mixed if own is None else mixed + F.silu(own[0]) * own[1]
+    return (F.silu(scores) * allowed[:, None, :, None]).flatten(2, 3) @ values
 
 
 class QueryDrivenBlock(nn.Module):
@@ -467,7 +437,6 @@ class QueryDrivenBlock(nn.Module):
         self.num_heads = config.num_attention_heads
         # What attention is divided by, as in HSTU; the keys that are seen, with placeholders.
         self.length = config.max_history if "placeholders" in config.without else None
-        self.is_softmax = "pointwise_attention" in config.without
         self.input_norm = nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
         self.project = nn.Linear(config.hidden_size, 4 * config.hidden_size)  # MLP_1
         self.mixed_norm = nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
@@ -508,18 +477,15 @@ class QueryDrivenBlock(nn.Module):
             keys, values = torch.cat([keys, own_keys], dim=2), torch.cat([values, own_values], dim=2)
         if allowed is None:
             return hidden_states, keys, values
-        if self.is_softmax:
-            queries = queries * queries.shape[-1] ** -0.5
-        own = None
+        mixed = attend(queries, keys, values, allowed, bias)
+        count = allowed.sum(-1)
         if asks:
-            similarity = (queries * own_keys).sum(-1, keepdim=True)  # (batch, heads, groups * size, 1)
-            own = similarity if own_bias is None else similarity + own_bias, own_values
-        mixed = attend(queries, keys, values, allowed, bias, own, is_softmax=self.is_softmax)
-        if not self.is_softmax:
-            count = allowed.sum(-1)
-            if asks:
-                count = (count + 1).repeat_interleave(hidden_states.shape[1] // max(count.shape[1], 1), dim=1)
-            mixed = mixed / (count[:, None, :, None].clamp_min(1) if self.length is None else self.length)
+            # M_{2,2} is the identity: only its diagonal is computed, and it scales the rows of V_2.
+            own = (queries * own_keys).sum(-1, keepdim=True)  # (batch, heads, groups * size, 1)
+            own = F.silu(own if own_bias is None else own + own_bias)
+            mixed = mixed + own * own_values
+            count = (count + 1).repeat_interleave(hidden_states.shape[1] // max(count.shape[1], 1), dim=1)
+        mixed = mixed / (count[:, None, :, None].clamp_min(1) if self.length is None else self.length)
         mixed = mixed.transpose(1, 2).flatten(2)  # heads side by side again
         return hidden_states + self.dropout(self.output(self.mixed_norm(mixed) * gates)), keys, values
 
