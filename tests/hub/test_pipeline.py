@@ -31,10 +31,11 @@ class FakeModel(PreTrainedModel):
         super().__init__(config)
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self.batch_sizes = []
+        self.excluded = []
         self.post_init()
 
     def _answers(self, lengths, lists, top_k):
-        counts = top_k if isinstance(top_k, list) else [top_k] * len(lengths)
+        counts = [top_k] * len(lengths) if isinstance(top_k, int) else top_k
         return [self._answer(*entry)[:count] for *entry, count in zip(lengths, lists, counts, strict=True)]
 
     def _answer(self, length, ids):
@@ -44,7 +45,7 @@ class FakeModel(PreTrainedModel):
         ]
 
     def retrieve(self, inputs, *, top_k, where=None, exclude_seen=None, boost=None):
-        self.excludes = exclude_seen
+        self.excluded.append(exclude_seen)
         lengths = inputs["lengths"].tolist()
         self.batch_sizes.append(len(lengths))
         masks = where if isinstance(where, list) and not isinstance(where[0], str) else [where] * len(lengths)
@@ -125,6 +126,12 @@ def test_generator_streams(answer):
 
 
 def test_numbers_of_items_for_each_request(answer):
+    answer([request_of(2), "kite", request_of(1)], exclude_seen=[True, False, None], batch_size=2)
+    assert answer.model.excluded == [[True, False], [None]]
+    answer(request_of(2), exclude_seen=True)
+    assert answer.model.excluded[-1] is True
+    asked = [request_of(2), "kite", request_of(1)]
+    assert [ids(entry) for entry in answer(asked, top_k=np.array([1, 3, 2]), batch_size=2)] == ["C", "ABC", "BA"]
     found = answer([request_of(2), "kite", request_of(1)], top_k=[1, 3, 2], batch_size=2)
     assert [ids(entry) for entry in found] == ["C", "ABC", "BA"]
 
@@ -150,9 +157,9 @@ def test_defaults_come_from_the_constructor():
     )
     assert [ids(entry) for entry in answer(["kite"] * 4)] == ["A"] * 4
     assert model.batch_sizes == [3, 1]
-    assert model.excludes is None  # the model's own default
+    assert model.excluded[-1] is None  # the model's own default
     assert ids(answer("kite", top_k=2, exclude_seen=True)) == "AB"
-    assert model.excludes is True
+    assert model.excluded[-1] is True
 
 
 @pytest.mark.parametrize("family", ["gensar", "gensr", "intsr", "synergen"])

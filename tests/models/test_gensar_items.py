@@ -302,6 +302,9 @@ def test_an_exact_answer_has_the_best_sums_of_all_items(aisles, is_grown, cells,
             best = np.argsort(-total, kind="stable")[: min(count, allowed.sum())]
             assert [item.item_id for item in answer] == [catalog.id_map.ids[row] for row in best]
             assert [item.score for item in answer] == pytest.approx(total[best].tolist(), abs=1e-4)
+    # What beams would refuse is refused where there are none, too.
+    with pytest.raises(RequestError, match="`num_beams` is 0"):
+        model.retrieve(inputs, boost=lines[0], num_beams=0)
     # Of equal sums the first rows.
     model.shared.weight.zero_()
     model.encoder.item_vectors.projection.weight.zero_()

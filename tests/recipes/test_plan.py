@@ -62,6 +62,7 @@ def test_sizes_of_log_and_machine_decide(summary):
         ),
         (large, CPU, "intsr", {"item_reading": ["vector", "text"], "query_reading": None, "temperature": None}),
         (recommended, CPU, "synergen", {"item_reading": ["vector", "text"], "temperature": 1.0}),
+        (recommended, CPU, "intsr", {"item_reading": ["vector", "text"], "temperature": None}),
         (summary, CPU, "synergen", {"seen_compete": False, "session_ids": "visit", "view_weights": ["validation"]}),
         (replace(summary, sessions=None), CPU, "synergen", {"session_ids": None}),
         (summary, CPU, "gensar", {"codebook_size": 64, "corpus": "stream", "d_model": 128}),
@@ -79,6 +80,10 @@ def test_sizes_of_log_and_machine_decide(summary):
 def test_what_is_given_changes_what_goes_with_it(summary):
     _, values = chosen("synergen", summary, given={"negatives": "popularity"})
     assert "easy_weight" not in values
+    _, values = chosen("synergen", summary, given={"ranking_weight": 0.0})
+    assert "ranks_with_retrieval" not in values
+    _, values = chosen("synergen", summary, given={"tasks": "recommendation"})
+    assert (values["temperature"], values["item_reading"]) == (1.0, ["vector", "text"])
     _, values = chosen("intsr", summary, given={"ranked_items": "all"})
     assert "seen_compete" not in values
     _, values = chosen("gensr", summary, given={"retrieve_by": "identifier"})

@@ -45,7 +45,8 @@ class SearchAndRecommendationPipeline(Pipeline):
       of numbers.
     - `where` (`np.ndarray` or `list`, *optional*): Which items may be answered: a bool mask over the catalogue's rows
       or a list of item ids, for all requests; or, with a list of requests, a list with one of these for each.
-    - `exclude_seen` (`bool`, *optional*): Leave out what the user acted on; if not given in recommendations alone.
+    - `exclude_seen` (`bool`, *optional*): Leave out what the user acted on; if not given in recommendations alone;
+      with a list of requests, a list of these.
     - `boost` (`np.ndarray` or `dict`, *optional*): Numbers that are added to the scores of items, as in `retrieve`: of
       all items, or of some by id, for all requests; or, with a list of requests, a line of numbers of all items for
       each.
@@ -169,14 +170,14 @@ class SearchAndRecommendationPipeline(Pipeline):
 def _is_per_request(name: str, value: Any) -> bool:
     """Return whether an option holds an entry for each request, and is not one for all."""
     if isinstance(value, (np.ndarray, Tensor)):
-        return name == "candidates" or (name in ("where", "boost") and value.ndim > 1)
+        return value.ndim > (1 if name in ("where", "boost") else 0)
     if not isinstance(value, Sequence) or isinstance(value, str):
         return False
     if name == "where":
         return any(not isinstance(entry, str) for entry in value)
     if name == "boost":
-        return any(isinstance(line, (list, tuple, np.ndarray, Tensor)) for line in value[:1])
-    return name in ("candidates", "top_k")
+        return any(isinstance(line, (list, tuple)) or getattr(line, "ndim", 0) > 0 for line in value[:1])
+    return True
 
 
 # The flags are None in the base class, which a type checker takes for their only value.

@@ -173,7 +173,8 @@ def _choose_dense(family: str, s: Situation) -> list[Choice]:
     width = 128 if s.on_gpu and log.num_interactions > 1_000_000 else 64
     negatives = _choose_negatives(family, s)
     # What was measured: logs with searches, every item a negative.
-    searches_all = s.has_searches and s.given.get("negatives", negatives.value) == "full"
+    learns_searches = s.has_searches and s.given.get("tasks") != "recommendation"
+    searches_all = learns_searches and s.given.get("negatives", negatives.value) == "full"
     has = {
         "text": log.has_text,
         "categories": log.has_categories and searches_all,
@@ -272,9 +273,10 @@ def _choose_synergen(s: Situation) -> list[Choice]:
             Choice("easy_weight", 1.0, "every item is a negative"),
             Choice("num_training_negatives", 4, "beside each target, for the click probability"),
             Choice("ranking_weight", 0.1, "as on MovieLens-100K"),
-            Choice("ranks_with_retrieval", True, "as on MovieLens-100K"),
         ]
-        if not s.has_searches:
+        if s.given.get("ranking_weight") != 0:
+            found.append(Choice("ranks_with_retrieval", True, "as on MovieLens-100K"))
+        if all(one.name != "temperature" for one in dense):
             found.append(Choice("temperature", 1.0, "as on Amazon Beauty"))
     return found
 

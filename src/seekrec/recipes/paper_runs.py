@@ -23,7 +23,7 @@ from seekrec.recipes.record import MODEL_FOLDER
 from seekrec.recipes.synergen import SynerGenRecipe, ranking_by
 from seekrec.recipes.variants import RECORD_FILE
 from seekrec.util.parsing import parse_arguments
-from seekrec.util.redaction import publishable_text
+from seekrec.util.redaction import publishable_command, publishable_text
 
 logger = logging.getLogger(__name__)
 
@@ -80,13 +80,13 @@ def reproduce(trainings: Trainings, which: Sequence[str] = ()) -> tuple[Path, li
 
 def _heading(trainings: Trainings, rows: Sequence[ResultRow]) -> list[str]:
     """Return what is to be known of the numbers: log, split, settings and schedule."""
-    lines = [f"# {trainings.paper.title} on {rows[0].dataset if rows else trainings.config}", ""]
+    lines = [f"# {trainings.paper.title} on {rows[0].dataset if rows else publishable_text(trainings.config)}", ""]
     for family, (epochs, in_file) in trainings.epochs.items():
         length = "a short schedule; the file has" if epochs < in_file else "the file has"
         config = publishable_text(trainings.config_of(family))
         lines.append(f"- {family}: `{config}`, {epochs:g} epochs ({length} {in_file:g})")
     if trainings.options:
-        lines.append(f"- with `{publishable_text(' '.join(trainings.options))}`")
+        lines.append(f"- with `{publishable_command(trainings.options)}`")
     if rows:
         first = rows[0]
         searches = "; synthetic queries" if first.query_source == "category" else ""

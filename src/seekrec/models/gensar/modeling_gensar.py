@@ -931,11 +931,11 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulMo
         """
         if self.config.order_by == "identifier":
             return super()._search(snapshot, asked, top_k, allowed, num_beams, norm, added, exact)
+        kept = np.maximum(top_k, per_request("num_beams", num_beams, len(top_k)))  # all that the beams hold
         if exact or (added is not None and added.has_numbers and snapshot.num_items <= _MOST_SCORED):
             added = AddedScores([], len(top_k), snapshot.num_items, self.device) if added is None else added
             counts, score = top_k.tolist(), self._scorer_of_ranges(snapshot, asked, norm)
             return found_of(*added.best_sums(counts, allowed, score), counts)
-        kept = np.maximum(top_k, per_request("num_beams", num_beams, len(top_k)))  # all that the beams hold
         beams = super()._search(snapshot, asked, kept, allowed, num_beams, norm, added, exact)
         found = [rows for rows, _ in beams]
         scores = self._score(snapshot, asked, found, norm)
