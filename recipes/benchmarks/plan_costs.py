@@ -16,9 +16,10 @@ from dataclasses import dataclass, field, replace
 
 from seekrec.events.report import summarize_log
 from seekrec.events.simulator import simulate
-from seekrec.recipes.choices import Situation, choose
+from seekrec.recipes.choices import choose
 from seekrec.recipes.costs import add_epochs, estimate_costs
 from seekrec.recipes.machine import Machine
+from seekrec.recipes.situation import Situation
 from seekrec.util.command_line import one_line_errors
 from seekrec.util.parsing import parse_arguments
 

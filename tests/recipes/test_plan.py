@@ -11,11 +11,12 @@ import pytest
 from seekrec.events.report import summarize_log
 from seekrec.events.simulator import simulate
 from seekrec.recipes.arguments import EvaluationArguments
-from seekrec.recipes.choices import Situation, choose
+from seekrec.recipes.choices import choose
 from seekrec.recipes.costs import add_epochs, estimate_costs
 from seekrec.recipes.fit import RankingTimes, time_cases, time_rankings
 from seekrec.recipes.machine import Machine
 from seekrec.recipes.plan import Plan, fit_test
+from seekrec.recipes.situation import Situation
 from seekrec.util.units import format_bytes, format_seconds
 
 FAMILIES = ("gensar", "gensr", "intsr", "synergen")

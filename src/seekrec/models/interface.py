@@ -193,8 +193,7 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
                 log-probability plus the most that an item below gets.
             exact (`bool`): Whether beams are looked behind until none of the items whose log-probability, or sum of
                 it and what is added, is best can be missing; see [`beam_search`]. A GenSAR that orders items by its
-                encoder scores them all, as it does with a boost up to 100 thousand items; else it orders those that
-                beams find, at most `num_beams`.
+                encoder scores all, as with a boost up to 100 thousand items; else those that beams find are ordered.
             state ([`StreamState`], *optional*): A cached history of each request, in place of the one in `inputs`.
                 Only a GenSAR with `corpus: stream` keeps them.
 

@@ -8,17 +8,13 @@ depends on size, text, searches and times is decided here.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from seekrec.embeddings.softmax import LARGE_CATALOG
 from seekrec.errors import ConfigurationError
-from seekrec.events.report import LogSummary
 from seekrec.models.views import BY_VALIDATION
 from seekrec.recipes.arguments import EvaluationArguments
-from seekrec.recipes.machine import Machine
-
-Value = bool | int | float | str | list[str] | list[float] | None
+from seekrec.recipes.situation import Choice, Situation
 
 # From so many items on GenSR is asked about those that views find, not about each.
 _MAX_ASKED_ITEMS = 500
@@ -31,62 +27,6 @@ _NUM_NEGATIVES = EvaluationArguments.num_negatives
 # Minutes on a CPU in which a T5 family takes few steps.
 _FEW_MINUTES = 15.0
 _DAY = 86_400.0
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A setting that was chosen.
-
-    Args:
-        name (`str`): The setting.
-        value: Its value.
-        reason (`str`): Why, in a few words.
-    """
-
-    name: str
-    value: Value
-    reason: str
-
-
-@dataclass(frozen=True)
-class Situation:
-    """What choices depend on.
-
-    Args:
-        log ([`LogSummary`]): The log.
-        machine ([`Machine`]): The machine.
-        can_construct (`bool`): Whether searches can be made from the categories of the items.
-        given (`Mapping`): Settings that the user gave, by name.
-        minutes (`float`, *optional*): Minutes of the whole run, where they are limited.
-        is_partitioned (`bool`): Whether the log is read a partition at a time.
-    """
-
-    log: LogSummary
-    machine: Machine
-    can_construct: bool
-    given: Mapping[str, object]
-    minutes: float | None = None
-    is_partitioned: bool = False
-
-    @property
-    def makes_searches(self) -> bool:
-        """Whether searches will be made from categories."""
-        return not self.log.has_searches and self.can_construct and self.given.get("construction") != "none"
-
-    @property
-    def has_searches(self) -> bool:
-        """Whether there will be searches to learn from."""
-        return self.log.has_searches or self.makes_searches
-
-    @property
-    def on_gpu(self) -> bool:
-        """Whether a GPU trains."""
-        return self.machine.gpu is not None
-
-    @property
-    def memory(self) -> int:
-        """Bytes of memory of the device that trains."""
-        return self.machine.gpu_memory or self.machine.memory
 
 
 def choose(family: str, situation: Situation) -> list[Choice]:
@@ -416,4 +356,4 @@ _FAMILIES: dict[str, Callable[[Situation], list[Choice]]] = {
     "synergen": _choose_synergen,
 }
 
-__all__ = ["Choice", "Situation", "Value", "choose"]
+__all__ = ["MOST_COMPARED_ITEMS", "choose"]

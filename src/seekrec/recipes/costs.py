@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 from seekrec.corpora.stream import HISTORY_TASKS
 from seekrec.models.views import BY_VALIDATION, NUM_VIEWED
-from seekrec.recipes.choices import Choice, Situation
 from seekrec.recipes.collaborative import NUM_FINISHING_EPOCHS
 from seekrec.recipes.fit import RANKINGS_OF_VIEWS, SECONDS_OF_BASELINE_ITEM, count_view_cases
+from seekrec.recipes.situation import Choice, Situation
 from seekrec.recipes.stages import SHARE_OF_A_STAGE
 from seekrec.util.parsing import parse_weights
 from seekrec.util.units import format_bytes, format_seconds

@@ -21,10 +21,11 @@ from seekrec.events import EventLog
 from seekrec.events.queries import category_queries
 from seekrec.events.report import LogSummary, summarize_log
 from seekrec.recipes.arguments import EvaluationArguments, RunArguments
-from seekrec.recipes.choices import Choice, Situation, Value, choose
+from seekrec.recipes.choices import choose
 from seekrec.recipes.costs import StageCost, add_epochs, estimate_costs, format_costs, most_epochs
 from seekrec.recipes.fit import Fit, RankingTimes
 from seekrec.recipes.machine import Machine
+from seekrec.recipes.situation import Choice, Situation, Value
 from seekrec.training.budget import LEAST_CASES
 from seekrec.util.files import replace_file, write_json
 from seekrec.util.hashing import json_digest
