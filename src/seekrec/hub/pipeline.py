@@ -18,7 +18,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from seekrec.errors import RequestError
 from seekrec.generation.beam_search import per_request
-from seekrec.models.answers import Where
+from seekrec.models.answers import ExcludeSeen, Where
 from seekrec.models.base import CatalogModel
 from seekrec.models.views import Boost
 from seekrec.schema import Request, ScoredItem, shown
@@ -137,7 +137,7 @@ class SearchAndRecommendationPipeline(Pipeline):
         inputs: dict[str, object],
         top_k: int | Sequence[int] | None = None,
         where: Where = None,
-        exclude_seen: bool | None = None,
+        exclude_seen: ExcludeSeen = None,
         boost: Boost = None,
     ) -> list[list[ScoredItem]]:
         model, features = cast(CatalogModel[Any], self.model), cast(BatchFeature, inputs["features"])

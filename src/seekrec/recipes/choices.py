@@ -115,12 +115,8 @@ def _choose_dense(family: str, s: Situation) -> list[Choice]:
     # What was measured: logs with searches, every item a negative.
     learns_searches = s.has_searches and s.given.get("tasks") != "recommendation"
     searches_all = learns_searches and s.given.get("negatives", negatives.value) == "full"
-    has = {
-        "text": log.has_text,
-        "categories": log.has_categories and searches_all,
-        "words": log.has_text and searches_all,
-    }
-    named = [name for name, is_there in has.items() if is_there]
+    text, words = (["text"], ["words"] if searches_all else []) if log.has_text else ([], [])
+    named = [*text, *(["categories"] if log.has_categories and searches_all else []), *words]
     found = [
         Choice("tasks", "joint" if s.has_searches else "recommendation", "what the log holds"),
         Choice(
@@ -143,7 +139,7 @@ def _choose_dense(family: str, s: Situation) -> list[Choice]:
     ]
     if searches_all:
         found += [
-            Choice("query_reading", ["text", *(["words"] if "words" in named else [])], "what was typed"),
+            Choice("query_reading", ["text", *words], "what was typed"),
             Choice("temperature", 0.3, "a search is learned in fewer steps"),
             Choice("sparse_learning_rate", 3e-3, "as on MovieLens-100K"),
         ]
