@@ -172,7 +172,6 @@ GENSAR_WAYS = {
     "stream": {
         "corpus": "stream",
         "item_vector_size": sum(VECTOR_SIZES.values()),
-        "order_by": "identifier",
         "item_reading": ["codes", "catalog", "vector", "words"],
         "query_reading": ["tokens", "recommendation"],
         "num_items": NUM_ITEMS,

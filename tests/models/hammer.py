@@ -43,7 +43,7 @@ from seekrec.models.views.lexical import LexicalIndex, LexicalSettings  # noqa: 
 from seekrec.schema import Request  # noqa: E402
 
 # What a GenSAR with item vectors is made with; of a GenSR that asks about every item the texts come with the inputs.
-READING = {"corpus": "stream", "item_vector_size": 8, "order_by": "identifier"}
+READING = {"corpus": "stream", "item_vector_size": 8}
 ASKING = {"retrieve_by": "answer", "shared_prompt": True, "wording": "short"}
 # What GenSAR writes besides: queries and descriptions.
 WRITING = {"trained_tasks": ["nsqp", "id2desc_semantic"]}

@@ -61,6 +61,7 @@ def brute_force(model, processor, request):
 @torch.no_grad()
 def test_retrieve_and_rank_equal_brute_force(gensar):
     model, processor = gensar
+    model.config.order_by = "identifier"  # what a stream orders by else is in `test_gensar_items.py`
     ids = model.catalog.id_map.ids
     answers = model.retrieve(processor(REQUESTS), top_k=5, num_beams=NUM_ITEMS, exclude_seen=False)
     ranked = model.rank(processor(REQUESTS, candidates=[ids[:3], ids[5:6], ids, ids[::-1]]))

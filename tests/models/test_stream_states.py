@@ -13,7 +13,7 @@ from small_shop import GENSAR_WAYS, NUM_ITEMS, AisleVectors, make_gensar, make_g
 from seekrec.errors import DataError, NotFiniteError, RequestError
 from seekrec.schema import Event, Request
 
-BEAMS = GENSAR_WAYS["stream"]  # beams alone, ordered by identifiers
+BEAMS = {**GENSAR_WAYS["stream"], "order_by": "identifier"}
 MAKERS = {
     "beams": BEAMS,
     "next_item": {**BEAMS, "order_by": "next_item", "query_reading": ["tokens", "words", "recommendation"]},

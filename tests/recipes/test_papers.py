@@ -62,7 +62,7 @@ def test_every_run_of_a_paper_is_one_that_its_recipe_knows(paper):
         assert {end for ends in exhibit.arrows.values() for end in ends} <= labels
         for name in exhibit.runs:
             run = content.run(name)
-            options = ["--output_dir", "anywhere", "--use_cpu", "true", *as_options(run.settings)]
+            options = ["--output_dir", "anywhere", "--use_cpu", "true", *as_options({**run.usual, **run.own})]
             parse_arguments(RECIPES[run.family].argument_types(), options)
 
 
@@ -83,13 +83,57 @@ def test_a_run_that_changes_nothing_is_the_full_model(tmp_path):
     assert trainings.folder_of(trainings.same_as("levels = 5")) == tmp_path / "gensar" / "levels---5"
     other = replace(trainings, paper=read_paper("synergen"))
     # What is compared by ids alone reads ids alone.
-    assert [other.paper.run(name).settings["item_reading"] for name in ("ids alone (SynerGen-ID)", "HSTU")] == [
-        "vector"
-    ] * 2
+    for name in ("ids alone", "HSTU"):
+        run = other.paper.run(name)
+        read = {**run.usual, **run.own}
+        assert (read["item_reading"], read["query_reading"]) == ("vector", "none"), name
     with pytest.raises(
         ConfigurationError, match="The paper also needs intsr, whose settings `config` .* does not hold"
     ):
         other.train("HSTU")
+
+
+def test_what_the_user_names_replaces_usual_settings_and_not_what_makes_a_run(tmp_path, monkeypatch):
+    asked = {}
+
+    def train(script, config, folder, name, options, *, num_train_epochs):
+        asked[name] = options
+        return tmp_path / "results.json"
+
+    monkeypatch.setattr("seekrec.recipes.papers.run_variant", train)
+    monkeypatch.setattr("seekrec.recipes.papers.read_results", lambda path: [])
+    options = ["--ranking_weight", "0.5", "--time_encoding", "time"]
+    config = str(ROOT / "recipes/synergen/tiny.yaml")
+    trainings = Trainings(read_paper("synergen"), config, tmp_path, ROOT / "recipes", options)
+    for name in ("full", "without ranking head", "without time-based rotation"):
+        trainings.train(name)
+    # A later option wins.
+    weights = {
+        name: [value for word, value in zip(words, words[1:], strict=False) if word == "--ranking_weight"]
+        for name, words in asked.items()
+    }
+    assert weights["full"] == ["1", "0.5"]
+    assert weights["without ranking head"] == ["1", "0.5", "0"]
+    assert asked["without time-based rotation"][-2:] == ["--time_encoding", "order"]
+
+
+def test_a_model_with_its_parts_has_them():
+    """What a row leaves out, the full model of the paper has, whatever the settings file says."""
+    intsr = read_paper("intsr")
+    assert intsr.run("full").usual["num_dsf_layers"] == 1
+    assert intsr.run("w/o DSFNet").own == {"without": "dsfnet"}
+    gensr = read_paper("gensr")
+    assert gensr.run("full").usual["filtered_history"] == "picked"  # equations 7 and 8
+    assert gensr.run("w/o soft filter").own == {"filtered_history": "mean"}
+    assert gensr.run("w/o collaborative view").own == {"prompt_views": "semantic", "contrast_weight": 0}
+    for paper in ("gensar", "gensr"):
+        runs = {name: read_paper(paper).run(name).own for name in ("TIGER", "generative retrieval")}
+        assert all(run["corpus"] == "instructions" for run in runs.values())
+        assert runs["TIGER"]["max_history_searches"] == 0 and "max_history_recommendations" not in runs["TIGER"]
+        assert {runs["generative retrieval"][f"max_history_{kind}"] for kind in ("recommendations", "searches")} == {0}
+    (first, second) = read_paper("gensar").exhibits["figure 1a"].claims
+    # Either moves one weight, and asks what it does to the other task.
+    assert (first.than, second.than) == (("recommendation 1, search 1",),) * 2
 
 
 def test_claims_are_paired_differences(tmp_path):
@@ -133,11 +177,18 @@ def test_the_best_baseline_is_what_a_model_is_compared_with():
 def test_what_a_list_is_too_short_for_is_left_out():
     exhibit = read_paper("synergen").exhibits["table 2"]
     short, long = ([7.0, 50.0, np.inf], [7.0, 150.0, np.inf])
-    results = {run: [make_row(short, system="HSTU", behavior="recommendation")] for run in exhibit.runs}
+    results = {
+        run: [make_row(short, system="HSTU, retrieval head", behavior="recommendation")] for run in exhibit.runs
+    }
     results["full"] = [make_row(long, system="SynerGen, retrieval head", behavior="recommendation")]
     found = {(one.label, one.metric): one.value for one in numbers_of(exhibit, results)}
     assert found["SynerGen", "recall@200"] == pytest.approx(2 / 3)
     assert found["HSTU (ids)", "recall@50"] == pytest.approx(2 / 3) and ("HSTU (ids)", "recall@200") not in found
+    # Among 99 others no target is further down than 100.
+    asked = replace(read_paper("synergen").exhibits["table 4"], metrics=("recall@99", "recall@200"))
+    row = make_row([7.0, 100.0], system="SynerGen, retrieval head", protocol="bm25-99")
+    among = numbers_of(asked, {run: [row] for run in asked.runs})
+    assert {(one.metric, one.value) for one in among} == {("recall@99", 0.5)}
 
 
 @pytest.mark.parametrize(
@@ -207,7 +258,12 @@ def test_rows_without_a_run_are_refused():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("paper", "which"),
-    [("intsr", ["table 3"]), ("synergen", ["table 4"]), ("gensar", ["figure 5", "figure 7", "table 3"])],
+    [
+        ("intsr", ["table 3"]),
+        ("synergen", ["table 2", "table 4"]),
+        ("gensar", ["figure 1b", "figure 5", "figure 7", "table 3"]),
+        ("gensr", ["table 4"]),
+    ],
 )
 def test_papers_are_reproduced(paper, which, tmp_path, capsys):
     script = runpy.run_path(str(ROOT / "recipes" / "papers.py"))

@@ -32,7 +32,7 @@ def shops():
     split, catalog, *rest = make_aisles()
     aisles = (split, replace(catalog, identifier_model=make_identifier_model()), *rest)
     return {
-        "gensar": make_gensar(aisles, corpus="stream", item_vector_size=8, order_by="identifier"),
+        "gensar": make_gensar(aisles, corpus="stream", item_vector_size=8),
         "gensr": make_gensr(aisles),
         "intsr": make_intsr(),
         "synergen": make_synergen(),

@@ -38,7 +38,7 @@ def client(shops, text_encoder, store_url, tmp_path):
             "queries": [["space"]] * number,
         }
     )
-    settings = {"corpus": "stream", "item_vector_size": 8, "order_by": "identifier", "trained_tasks": ["nsqp"]}
+    settings = {"corpus": "stream", "item_vector_size": 8, "trained_tasks": ["nsqp"]}
     model, processor = make_gensar((split, replace(catalog, items=items), *rest), **settings)
     examples = tmp_path / "examples.json"
     write_examples(examples, [Request([Event("50", timestamp=1)], user_id="1")])

@@ -102,7 +102,9 @@ def numbers_of(exhibit: Exhibit, results: Mapping[str, Sequence[ResultRow]]) -> 
         for protocol in protocols:
             for label, row in rows_of(exhibit, results, behavior, protocol).items():
                 ranks = np.empty((0, 2)) if row.ranks is None else row.ranks
-                metrics = [metric for metric in exhibit.metrics if _reaches(ranks, metric)]
+                metrics = [
+                    metric for metric in exhibit.metrics if _reaches(ranks, metric) and _tells(row.protocol, metric)
+                ]
                 values = {metric: metric_values(ranks, metric) for metric in metrics}
                 for metric, (low, high) in bootstrap_intervals(values, seed=row.seed).items():
                     mean = float(values[metric].mean())
@@ -115,6 +117,12 @@ def _reaches(ranks: FloatArray, metric: str) -> bool:
     """Return whether the lists that ranks are from were long enough for a metric: those of an evaluation end at 50."""
     k, is_found = int(metric.partition("@")[2]), np.isfinite(ranks)
     return k <= _USUAL_LIST or bool(is_found.all()) or float(ranks[is_found].max(initial=0)) > _USUAL_LIST
+
+
+def _tells(protocol: str, metric: str) -> bool:
+    """Return whether a metric can miss a target: among 99 others every recall@100 is 1."""
+    num_others = protocol.partition(",")[0].partition("-")[2]
+    return not num_others.isdecimal() or int(metric.partition("@")[2]) <= int(num_others)
 
 
 def findings_of(exhibit: Exhibit, results: Mapping[str, Sequence[ResultRow]]) -> list[Finding]:

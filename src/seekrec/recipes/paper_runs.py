@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from seekrec.errors import ConfigurationError
-from seekrec.evaluation import ResultRow, evaluate_systems, read_results, write_results
+from seekrec.evaluation import ResultRow, Retriever, evaluate_systems, read_results, write_results
 from seekrec.identifiers import IdentifierQualityReport
-from seekrec.models import SynerGenForSearchAndRecommendation
+from seekrec.models import IntSRForSearchAndRecommendation, SynerGenForSearchAndRecommendation
 from seekrec.recipes.arguments import SPLIT_SEED
 from seekrec.recipes.gensr import GenSRRecipe
 from seekrec.recipes.gensr_twin import measure_conflict, measure_information, measure_space, read_pair, train_pair
+from seekrec.recipes.intsr import IntSRRecipe
 from seekrec.recipes.paper_claims import Finding, Number, findings_of, numbers_of, verdict_of
 from seekrec.recipes.paper_report import picture_path, write_report
-from seekrec.recipes.papers import Exhibit, Trainings
+from seekrec.recipes.papers import Exhibit, Run, Trainings
 from seekrec.recipes.record import MODEL_FOLDER
 from seekrec.recipes.synergen import SynerGenRecipe, ranking_by
 from seekrec.recipes.variants import RECORD_FILE
@@ -27,7 +28,7 @@ from seekrec.util.redaction import publishable_command, publishable_text
 
 logger = logging.getLogger(__name__)
 
-RecipeT = TypeVar("RecipeT", SynerGenRecipe, GenSRRecipe)
+RecipeT = TypeVar("RecipeT", SynerGenRecipe, IntSRRecipe, GenSRRecipe)
 HEADS = ("ranking", "retrieval")
 COLLISIONS = "collision rate"
 REPORT_FOLDER = "report"
@@ -63,7 +64,7 @@ def reproduce(trainings: Trainings, which: Sequence[str] = ()) -> tuple[Path, li
         logger.info("%s: run %d of %d, %s", paper.title, number, len(names), name)
         results[name] = trainings.train(name)
         if name in paper.heads_of:
-            results[name] = [*results[name], *rank_by_heads(trainings.folder_of(trainings.same_as(name)))]
+            results[name] = [*results[name], *rank_by_heads(trainings.same_as(name), trainings)]
     numbers: list[Number] = []
     findings: list[Finding] = []
     for exhibit in exhibits:
@@ -120,41 +121,56 @@ def _is_fresh(kept: Path, folder: Path) -> bool:
     return kept.is_file() and kept.stat().st_mtime > (folder / RECORD_FILE).stat().st_mtime
 
 
-def rank_by_heads(folder: Path) -> list[ResultRow]:
-    """Rank the test cases with each head of a SynerGen alone; kept beside its results.
+def rank_by_heads(run: Run, trainings: Trainings) -> list[ResultRow]:
+    """Rank the test cases with each head of a model alone, in lists of 200; kept beside its results.
 
     Args:
-        folder (`Path`): Folder of a finished run.
+        run ([`Run`]): A finished run of SynerGen, or of an IntSR without a ranking head, as HSTU is.
+        trainings ([`Trainings`]): Where it lies.
 
     Returns:
-        `list[ResultRow]`: Rows of `SynerGen, ranking head` and `SynerGen, retrieval head`: of all items the latter
-        alone, for the ranking head orders candidates.
+        `list[ResultRow]`: Rows of `SynerGen, ranking head` and `SynerGen, retrieval head`, or `HSTU, retrieval head`:
+        of all items the latter alone, for the ranking head orders candidates.
     """
+    folder = trainings.folder_of(run)
     kept = folder / MODEL_FOLDER / "heads.json"
     if _is_fresh(kept, folder):
         return read_results(kept)
-    recipe = reopen(folder, SynerGenRecipe)
-    model = SynerGenForSearchAndRecommendation.from_pretrained(folder / MODEL_FOLDER).eval()
-    rows = []
-    for head in HEADS:
-        if head == "ranking" and model.ranking_head is None:
-            continue
-        with ranking_by(model, "ranking" if head == "ranking" else "retrieval"):
-            rows += evaluate_systems(
-                {f"SynerGen, {head} head": recipe.make_retriever(model)},
-                split=recipe.split,
-                id_map=recipe.catalog.id_map,
-                behaviors=recipe.behaviors,
-                protocols=(*(("full",) if head == "retrieval" else ()), *recipe.evaluation.candidate_protocols),
-                num_negatives=recipe.evaluation.num_negatives,
-                remove_seen=recipe.remove_seen,
-                max_cases=recipe.evaluation.max_test_cases,
-                top_k=LONG_LIST,
-                seed=SPLIT_SEED,
-                show_progress=False,
-            )
+    rows: list[ResultRow] = []
+    if run.family == "intsr":
+        plain = reopen(folder, IntSRRecipe)
+        hstu = IntSRForSearchAndRecommendation.from_pretrained(folder / MODEL_FOLDER).eval()
+        rows = _rank_long(plain, "HSTU, retrieval head", plain.make_retriever(hstu), searches=True)
+    else:
+        recipe = reopen(folder, SynerGenRecipe)
+        model = SynerGenForSearchAndRecommendation.from_pretrained(folder / MODEL_FOLDER).eval()
+        for head in HEADS:
+            if head == "ranking" and model.ranking_head is None:
+                continue
+            with ranking_by(model, "ranking" if head == "ranking" else "retrieval"):
+                retriever = recipe.make_retriever(model)
+                rows += _rank_long(recipe, f"SynerGen, {head} head", retriever, searches=head == "retrieval")
     write_results(kept, rows, save_ranks=True)
     return rows
+
+
+def _rank_long(
+    recipe: SynerGenRecipe | IntSRRecipe, name: str, retriever: Retriever, *, searches: bool
+) -> list[ResultRow]:
+    """Rank the test cases among all items, where `searches`, and among those that the run draws."""
+    return evaluate_systems(
+        {name: retriever},
+        split=recipe.split,
+        id_map=recipe.catalog.id_map,
+        behaviors=recipe.behaviors,
+        protocols=(*(("full",) if searches else ()), *recipe.evaluation.candidate_protocols),
+        num_negatives=recipe.evaluation.num_negatives,
+        remove_seen=recipe.remove_seen,
+        max_cases=recipe.evaluation.max_test_cases,
+        top_k=LONG_LIST,
+        seed=SPLIT_SEED,
+        show_progress=False,
+    )
 
 
 def count_collisions(exhibit: Exhibit, trainings: Trainings) -> Measured:

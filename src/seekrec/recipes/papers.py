@@ -101,12 +101,14 @@ class Run:
     Args:
         name (`str`): Its name in the paper's file.
         family (`str`): gensar, gensr, intsr or synergen.
-        settings (`dict`): Its settings beside those of the settings file.
+        usual (`dict`): Settings that replace those of the settings file, unless the user names others.
+        own (`dict`): Settings that make it this run; no option changes them.
     """
 
     name: str
     family: str
-    settings: Settings
+    usual: Settings
+    own: Settings
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,8 @@ class Paper:
         title (`str`): Name of the paper's model.
         family (`str`): Family of the runs that name none.
         exhibits (`dict[str, Exhibit]`): Tables and figures by name.
-        everywhere (`dict`): Settings of all runs.
+        everywhere (`dict`): Usual settings of all runs.
+        model (`dict`): Usual settings of all runs of its family, which others need not have.
         full (`dict`): Settings of the run `full` alone, such as baselines.
         own_runs (`dict[str, dict]`): Runs beside the variants of the family.
         heads_of (`tuple[str, ...]`): Runs whose two heads are measured apart.
@@ -127,6 +130,7 @@ class Paper:
     family: str
     exhibits: dict[str, Exhibit]
     everywhere: Settings
+    model: Settings
     full: Settings
     own_runs: dict[str, Settings]
     heads_of: tuple[str, ...] = ()
@@ -144,8 +148,10 @@ class Paper:
         known = {FULL: Settings(), **{one: own for group in groups.values() for one, own in group.items()}}
         if variant not in known:
             raise ConfigurationError(f"{variant!r} is no variant of {family}; choose from {', '.join(known)}.")
-        own = self.full if variant == FULL and not changes else {}
-        return Run(name, family, {**shared, **self.everywhere, **known[str(variant)], **changes, **own})
+        full = self.full if variant == FULL and not changes else {}
+        model = self.model if family == self.family else {}
+        usual = {**shared, **self.everywhere, **model, **full}
+        return Run(name, family, usual, {**known[str(variant)], **changes})
 
 
 def paper_names() -> list[str]:
@@ -172,6 +178,7 @@ def read_paper(name: str) -> Paper:
         family=str(content.get("family", "")),
         exhibits={one: _read_exhibit(one, own) for one, own in exhibits.items()},
         everywhere=cast("Settings", content.get("all", {})),
+        model=cast("Settings", content.get("model", {})),
         full=cast("Settings", content.get("full", {})),
         own_runs=cast("dict[str, Settings]", content.get("runs", {})),
         heads_of=_names(content.get("heads_of", [])),
@@ -227,7 +234,7 @@ class Trainings:
         config (`str`): Name or path of the settings file; see `config_of`.
         folder (`Path`): Folder of the runs.
         scripts (`Path`): Folder of the recipes' scripts.
-        options (`Sequence[str]`): Options of every run.
+        options (`Sequence[str]`): Options of every run; they replace its usual settings, not what makes it that run.
         num_train_epochs (`float`, *optional*): Epochs of every run; those of the settings file if not given.
     """
 
@@ -271,9 +278,9 @@ class Trainings:
         run, full = self.paper.run(name), self.paper.run(FULL)
         if run.family != full.family:
             return run
-        file = self.settings_of(run.family)[1]
-        known = {one: value for one, value in file.items() if not is_given(self.options, one)} | full.settings
-        return run if changed(run.settings, known) else full
+        usual = self.settings_of(run.family)[1] | full.usual
+        known = {one: value for one, value in usual.items() if not is_given(self.options, one)}
+        return run if changed(run.own, known) else full
 
     def train(self, name: str) -> list[ResultRow]:
         """Train and evaluate a run, unless that was done, and return its rows."""
@@ -287,7 +294,12 @@ class Trainings:
             config,
             self.folder / run.family,
             run.name,
-            ["--stages_dir", str(self.folder / "stages"), *self.options, *as_options(run.settings)],
+            [
+                *("--stages_dir", str(self.folder / "stages")),
+                *as_options(run.usual),
+                *self.options,
+                *as_options(run.own),
+            ],
             num_train_epochs=epochs,
         )
         return read_results(results)

@@ -40,8 +40,9 @@ class GenSARConfig(IdentifierT5Config):
         recommend_searched_items (`bool`):
             With `corpus: stream`: ask for a searched item as a recommendation too, without its query.
         reads_behavior (`bool`):
-            Whether the encoder reads of an item if it was recommended or searched for: `<R_I>` or `<S_I>`. Without, it
-            reads the first for both (a row of table 5).
+            Whether the encoder reads what follows: `<R_I>` a recommended item, `<S_Q>` a query, `<S_I>` an item
+            searched for. Without, it reads the first for all three (a row of table 5); the decoder is still told what
+            to write.
         item_reading (`list[str]`):
             With `corpus: stream`: what the encoder reads of an item, added up, and so what an item is scored by.
             `codes` of its identifier, `catalog` the catalogue's frozen vectors of it, `vector` a learned one of its

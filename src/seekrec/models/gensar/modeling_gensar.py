@@ -309,11 +309,12 @@ class GenSAREncoder(T5Stack):
         return events.output
 
     def read_tokens(self, input_ids: Tensor) -> Tensor:
-        """Return token ids as they are read: with `reads_behavior` off, `<S_I>` as `<R_I>`."""
+        """Return token ids as they are read: with `reads_behavior` off, all three behavior tokens as `<R_I>`."""
+        if self.config.reads_behavior:
+            return input_ids
         first = self.config.first_identifier_token_id
-        names = list(BEHAVIOR_TOKENS)
-        searched, recommended = (first + names.index(name) for name in ("search_item", "recommendation_item"))
-        return input_ids if self.config.reads_behavior else input_ids.masked_fill(input_ids == searched, recommended)
+        is_behavior = (input_ids >= first) & (input_ids < first + len(BEHAVIOR_TOKENS))
+        return input_ids.masked_fill(is_behavior, first + list(BEHAVIOR_TOKENS).index("recommendation_item"))
 
     def encode_events(
         self,
