@@ -214,6 +214,24 @@ class TestMasks:
         assert mask.shape == (4,)
         assert "".join(np.array(list("ABCD"))[mask]) == expected
 
+    @pytest.mark.parametrize("kind", [pa.float32(), pa.float64()])
+    def test_where_compares_numbers_as_the_column_holds_them(self, catalog, kind):
+        place = catalog.items.column_names.index("price")
+        prices = pa.array(np.resize([19.95, 0.1, 19.9], len(catalog)).astype(kind.to_pandas_dtype()))
+        priced = replace(catalog, items=catalog.items.set_column(place, "price", prices))
+        first, second, third = (np.arange(len(catalog)) % 3 == number for number in range(3))
+        asked: dict = {
+            19.95: first,
+            (19.0, 19.95): first | third,
+            (None, 0.1): second,
+            (19.9, 19.9): third,
+            (20, None): [],
+        }
+        for wanted, expected in asked.items():
+            expected = np.zeros(len(catalog), bool) if len(expected) == 0 else expected
+            np.testing.assert_array_equal(priced.where(price=wanted), expected)
+        np.testing.assert_array_equal(priced.where(price=[19.95]), first)
+
     def test_where_leaves_out_what_was_removed(self, catalog):
         assert catalog.remove_items(["A"]).where(categories="Kites").tolist() == [False, True, False, False]
 

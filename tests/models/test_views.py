@@ -574,6 +574,7 @@ def test_boosts_are_added_to_all_scores(make):
         ({"i1": 1e39}, "`boost` is inf for the item in row 1"),
         ({"i1": 10**400}, "`boost` is "),
         (np.full(24, -1e39), "`boost` is -inf for the item in row 0"),
+        ({"i2": -10_001}, r"`boost` is -10001.0 for the item in row 2; give numbers from -10,000 to 10,000"),
     ):
         with pytest.raises(RequestError, match=message):
             model.retrieve(inputs, boost=wrong)

@@ -11,6 +11,7 @@ import pytest
 from seekrec.errors import ConfigurationError
 from seekrec.recipes import stages
 from seekrec.recipes.stages import TRAINING_FOLDER, StageCache
+from seekrec.training.budget import StageTime
 from seekrec.util.files import lock_folder
 
 
@@ -100,6 +101,33 @@ def test_a_stage_that_only_lacks_its_name_is_taken(tmp_path):
     folder.rename(folder.with_name(f"{folder.name}.partial"))
     assert cache.run("s", {}, make_number, read) == "1"
     assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("minutes", [None, 60.0])
+def test_what_a_clock_cut_is_not_taken_by_another_run(tmp_path, monkeypatch, minutes):
+    """Killed while its checkpoints are deleted, it lies there under the name of the whole."""
+
+    def make_half(folder):
+        (folder / "part").mkdir()
+        (folder / "part" / "x").write_text("half")
+        (folder / TRAINING_FOLDER).mkdir()
+        cut.left_out = "9 of 10 epochs"
+
+    def killed(path, **options):
+        raise KeyboardInterrupt
+
+    cut = StageTime(1.0, 60.0, lambda: 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr("seekrec.recipes.stages.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            StageCache(tmp_path, max_minutes=1).run("s", {}, make_half, read, time=cut)
+    again = StageTime(1.0, 60.0, lambda: 0.0)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".partial"]
+    limit = None if minutes is None else StageTime(900.0, 60 * minutes, lambda: 0.0)
+    assert StageCache(tmp_path, max_minutes=minutes).run("s", {}, make_number, read, time=limit) == "1"
+    assert limit is None or limit.left_out is None
+    # A run of as many minutes takes what is whole, too.
+    assert StageCache(tmp_path, max_minutes=1).run("s", {}, make_number, read, time=again) == "1"
 
 
 def test_what_a_killed_process_left_in_a_stage_is_swept(tmp_path):

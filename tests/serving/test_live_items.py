@@ -6,8 +6,13 @@ from __future__ import annotations
 import re
 import time
 
+import pyarrow as pa
 import pytest
-from small_shop import TEXT_SIZE, VECTOR_SIZES
+from small_shop import TEXT_SIZE, VECTOR_SIZES, make_dense_catalog, make_log
+
+from seekrec.catalog import Catalog
+from seekrec.serving.live_catalog import merge_puts
+from seekrec.serving.store import ItemChange
 
 NEW = {"item_id": "k1", "title": "kitchen lamp", "categories": [["Store", "kitchen"]]}
 
@@ -68,6 +73,15 @@ def test_columns_change_and_texts_do_not(serve):
     other = client.put("/items", json={"items": [{"item_id": "i0", "title": "a lamp"}]})
     assert other.status_code == 409
     assert "`title` of item 'i0' is another one" in other.json()["detail"][0]["msg"]
+
+
+def test_a_price_of_few_digits_that_is_put_again_changes_nothing():
+    catalog = make_dense_catalog(make_log())
+    items = catalog.items.append_column("price", pa.array([19.9] * len(catalog), pa.float32()))
+    catalog = Catalog.build(items, embeddings=dict(catalog.embeddings))
+    assert merge_puts(catalog, [{"item_id": "i3", "price": 19.9}]) == []
+    assert merge_puts(catalog, [{"item_id": "i3", "price": 19.8}]) == [ItemChange("i3", {"price": 19.8}, False)]
+    assert merge_puts(catalog, [{"item_id": "i3", "price": None}]) == [ItemChange("i3", {"price": None}, False)]
 
 
 @pytest.mark.parametrize(

@@ -54,10 +54,11 @@ def assert_same(answers, expected):
 
 
 def test_histories_that_grow_are_answered_as_the_model_answers_what_it_reads_of_them(loaded, store, monkeypatch):
-    """Were it long, the window: the latest 12 events; of longer histories from a number on that is a multiple of 3.
+    """Were it long, the window: the latest 12 known events, from a place on that is a multiple of 3.
 
     GenSAR: the latest 8 recommendations, from a multiple of 2 on, and the latest 4 searches.
     """
+    limits = LIMITS if loaded.family == "gensar" else {None: MAX_HISTORY}
     monkeypatch.setattr("seekrec.serving.states._SHORT_WINDOW", 0)
     rng, metrics = np.random.default_rng(0), Metrics()
     histories = Histories(store, 2**20, metrics)
@@ -81,20 +82,14 @@ def test_histories_that_grow_are_answered_as_the_model_answers_what_it_reads_of_
         expected = []
         for own in events.values():
             in_time = sorted(own, key=lambda event: event.timestamp)
-            first = max(0, -(-(len(own) - MAX_HISTORY) // 3) * 3)
-            window = in_time[first:]
-            if loaded.family == "gensar":
-                places = range(len(own) + 2)
-                starts = {
-                    kind: next(
-                        start
-                        for start in places[:: most // 4]
-                        if sum(event.behavior == kind for event in in_time[start:]) <= most
-                    )
-                    for kind, most in LIMITS.items()
-                }
-                window = [event for place, event in enumerate(in_time) if place >= starts[event.behavior]]
-            window = [event for event in window if event.item_id != "i24"]
+            known = [event for event in in_time if event.item_id != "i24"]
+            window = []
+            for kind, most in limits.items():
+                asked_for = [event for event in known if kind in (None, event.behavior)]
+                places = range(0, len(own) + 3, most // 4)
+                start = next(place for place in places if len([e for e in in_time[place:] if e in asked_for]) <= most)
+                window += [event for event in in_time[start:] if event in asked_for]
+            window.sort(key=lambda event: event.timestamp)
             unseen = np.ones(NUM_ITEMS, bool)
             unseen[[int(event.item_id[1:]) for event in own if event.item_id != "i24"]] = False
             inputs = processor([Request(window, query="office", timestamp=10**6)])
@@ -117,6 +112,16 @@ def test_a_short_window_is_all_that_the_model_reads(loaded):
         answers = loaded.answer([Question(asked, kept.events, kept)])
         whole = Request(kept.events, query="office", timestamp=10**6)
         assert_same(answers, loaded.model.retrieve(loaded.processor([whole])))
+
+
+def test_events_of_unknown_items_take_no_place_in_a_window(loaded):
+    """The model reads the latest events that it knows, however many others came after them."""
+    known = tuple(Event(f"i{place}", timestamp=1 + place) for place in range(6))
+    events = known + tuple(Event(f"gone{place}", timestamp=10 + place) for place in range(40))
+    for number in (6, 7, 20, 46):
+        kept = KeptHistory("ann", number, tuple(range(1, number + 1)), events[:number])
+        answers = loaded.answer([Question(Request(timestamp=10**6), kept.events, kept)])
+        assert_same(answers, loaded.model.retrieve(loaded.processor([Request(known, timestamp=10**6)])))
 
 
 def test_queries_are_suggested_from_what_is_kept(shops):

@@ -104,10 +104,26 @@ def test_folding_twice_changes_nothing_more():
         ("नमस्ते दुनिया!", ["नमस्ते", "दुनिया"]),
         ("مرحبا بالعالم؟", ["مرحبا", "بالعالم"]),
         ("한국어", ["한국", "국어"]),
+        ("ハリー・ポッター", ["ハリ", "リー", "ポッ", "ッタ", "ター"]),
+        ("男・女", ["男", "女"]),
+        ("İPEK ŞAL", ["ipek", "şal"]),
+        ("™", ["tm"]),
     ],
 )
 def test_split_words(text, words):
     assert split_words(text) == words
+
+
+def test_a_text_has_the_words_of_its_folded_form():
+    """Answers read queries folded, training and items as they are typed: all signs, between letters of each kind."""
+    places = ("ab%scd", "中%s文字", "ハリー%sポッター", "1%s2", " %s ", "กข%sคง")
+    different = [
+        sign
+        for sign in map(chr, [*range(0x20, 0xD800), *range(0xE000, 0x10000)])
+        if unicodedata.category(sign)[0] in "PSMC"
+        if any(split_words(place % sign) != split_words(fold_text(place % sign)) for place in places)
+    ]
+    assert different == []
 
 
 @pytest.mark.parametrize("folding", [["upper"], "case"])

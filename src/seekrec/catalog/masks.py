@@ -111,7 +111,7 @@ class ItemFilters:
                 return _in_range(column, values, wanted)
             if isinstance(wanted, (list, set, frozenset, np.ndarray)):
                 return to_mask(pc.is_in(values, value_set=pa.array(list(wanted), type=values.type), skip_nulls=True))
-            return to_mask(pc.equal(values, pa.scalar(wanted)))
+            return to_mask(pc.equal(values, to_column_type(wanted, values.type)))
         except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
             raise RequestError(
                 f"The filter `{column}` is {shown(wanted)}, which cannot be compared with a column of type "
@@ -199,10 +199,25 @@ def _in_range(column: str, values: pa.ChunkedArray, bounds: tuple[object, ...]) 
         )
     mask = to_mask(pc.is_valid(values))
     if lowest is not None:
-        mask &= to_mask(pc.greater_equal(values, pa.scalar(lowest)))
+        mask &= to_mask(pc.greater_equal(values, to_column_type(lowest, values.type)))
     if highest is not None:
-        mask &= to_mask(pc.less_equal(values, pa.scalar(highest)))
+        mask &= to_mask(pc.less_equal(values, to_column_type(highest, values.type)))
     return mask
+
+
+def to_column_type(value: object, kind: pa.DataType) -> pa.Scalar:
+    """Return a value as a column holds it: 19.95 in a column of float32 is the float32 nearest to it.
+
+    Compared as float64, which a Python number is, 19.95 would be equal to no price of the column.
+
+    Args:
+        value (`object`): The value.
+        kind (`pyarrow.DataType`): Type of the column.
+    """
+    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if is_number and pa.types.is_floating(kind):
+        return pa.scalar(kind.to_pandas_dtype()(value), kind)
+    return pa.scalar(value)
 
 
 def _is_list(kind: pa.DataType) -> bool:

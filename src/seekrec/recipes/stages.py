@@ -36,7 +36,7 @@ T = TypeVar("T")
 class StageRecord(TypedDict):
     """Content of `stage.json`: the key of a stage, its duration, the SHA-256 of each of its files.
 
-    And what there was no time for, where a clock ended it.
+    And what there was no time for, where a clock ended it, in a run of so many seconds.
     """
 
     name: str
@@ -44,6 +44,7 @@ class StageRecord(TypedDict):
     seconds: float
     files: dict[str, str]
     left_out: NotRequired[str | None]
+    run_seconds: NotRequired[float | None]
 
 
 STAGE_FILE = "stage.json"
@@ -193,8 +194,13 @@ class StageCache:
         target = places[0]
         partial = target.with_name(f"{target.name}.partial")
         partial.mkdir(parents=True, exist_ok=True)
-        # Killed between the last file and the name: all is there.
+        # Killed between the last file and the name: all is there, unless a clock ended it that is not this run's.
         record = _read_whole(partial)
+        if record is not None and record.get("left_out"):
+            if limit is None or record.get("run_seconds") != limit.run_seconds:
+                record = None
+                shutil.rmtree(partial)
+                partial.mkdir()
         if record is None:
             logger.info("%s ...", name)
             started = time.monotonic()
@@ -205,6 +211,7 @@ class StageCache:
                 "seconds": time.monotonic() - started,
                 "files": _digests(partial),
                 "left_out": None if limit is None else limit.left_out,
+                "run_seconds": None if limit is None else limit.run_seconds,
             }
             write_json(partial / STAGE_FILE, record, sort_keys=True)
         sweep_folder(partial)

@@ -16,6 +16,7 @@ from safetensors.numpy import load, save
 
 from seekrec.catalog import Catalog
 from seekrec.catalog.checks import TEXT_COLUMNS, check_new_items
+from seekrec.catalog.masks import to_column_type
 from seekrec.errors import RequestError, UnknownItemError
 from seekrec.serving.store import ConflictError, ItemChange
 from seekrec.util.growing import append_rows
@@ -56,7 +57,11 @@ def merge_puts(catalog: Catalog, puts: Sequence[Mapping[str, object]]) -> list[I
             continue
         row = catalog.id_map.rows[item_id]
         now = catalog.items.select([*given]).slice(row, 1).to_pylist()[0] if given else {}
-        other = {name: value for name, value in given.items() if value != now[name]}
+        other = {
+            name: value
+            for name, value in given.items()
+            if value != now[name] and not _is_held(value, now[name], catalog.items.schema.field(name).type)
+        }
         if text := [name for name in other if name in TEXT_COLUMNS]:
             raise ConflictError(
                 f"`{text[0]}` of item {item_id!r} is another one; an item's text stays, since its vectors come from "
@@ -65,6 +70,13 @@ def merge_puts(catalog: Catalog, puts: Sequence[Mapping[str, object]]) -> list[I
         if other or catalog.is_removed[row]:
             changes.append(ItemChange(item_id, other, False))
     return changes
+
+
+def _is_held(value: object, held: object, kind: pa.DataType) -> bool:
+    """Return whether a number is the one that a column of floats holds, which may be of fewer digits."""
+    if not pa.types.is_floating(kind) or not isinstance(value, (int, float)) or held is None:
+        return False
+    return bool(to_column_type(value, kind).as_py() == held)
 
 
 def removals(catalog: Catalog, item_ids: Sequence[str]) -> list[ItemChange]:

@@ -19,6 +19,7 @@ from pydantic import (
 )
 from pydantic.config import JsonDict
 
+from seekrec.models.views.boosts import MAX_BOOST
 from seekrec.schema import (
     GEOHASH_PATTERN,
     MAX_QUERY_CHARACTERS,
@@ -42,8 +43,6 @@ MAX_CHANGES = 1_000
 MAX_FILTERS = 20
 MAX_VALUES = 1_000
 MAX_TEXT = 10_000
-# Either way; no score of a model comes near it.
-MAX_BOOST = 1e6
 
 
 # A character that can be seen, in the words of regular expressions that all languages share.

@@ -139,7 +139,7 @@ class UserStates:
         behind: list[tuple[KeptHistory, tuple[Event, ...]]] = []
         for user_id, history in of_users.items():
             kept, new = self._kept.get(user_id), None
-            if kept is not None and (kept.number == history.number or kept.starts == self._starts(history)):
+            if kept is not None and (kept.number == history.number or kept.starts == self._starts(history, catalog)):
                 new = history.after(kept.number)
             if new is None:
                 anew.append(history)
@@ -159,26 +159,36 @@ class UserStates:
         self._shrink()
         return found
 
-    def _starts(self, history: KeptHistory) -> tuple[int, ...]:
-        """Return for each limit the place of the first event that the model reads, from 0."""
+    def _starts(self, history: KeptHistory, catalog: Catalog) -> tuple[int, ...]:
+        """Return for each limit the place of the first event that the model reads, from 0.
+
+        As the processor counts, which leaves out impressions and events of items that the catalogue lacks.
+        """
+        known = catalog.id_map.rows
+        is_read = [
+            not event.is_impression and (event.item_id is None or event.item_id in known) for event in history.events
+        ]
         start, starts = history.number - len(history.events), []
         for behavior, longest in self._processor.history_limits.items():
             step = 1 if longest <= _SHORT_WINDOW else longest // _STEPS_OF_A_WINDOW
-            events = zip(range(history.number - 1, start - 1, -1), reversed(history.events), strict=True)
-            places = (one for one, event in events if behavior in (None, event.behavior) and not event.is_impression)
+            places = (
+                start + place
+                for place in range(len(history.events) - 1, -1, -1)
+                if is_read[place] and behavior in (None, history.events[place].behavior)
+            )
             first = next(islice(places, longest, None), start - 1) + 1 if longest else start
             starts.append(-(-first // step) * step)
         return tuple(starts)
 
-    def _window(self, history: KeptHistory) -> list[Event]:
-        """Return the events that the model reads."""
-        starts = dict(zip(self._processor.history_limits, self._starts(history), strict=True))
+    def _window(self, history: KeptHistory, catalog: Catalog) -> list[Event]:
+        """Return the events that the model reads, and those between them."""
+        starts = dict(zip(self._processor.history_limits, self._starts(history, catalog), strict=True))
         places = enumerate(history.events, history.number - len(history.events))
         return [event for place, event in places if place >= starts.get(event.behavior, starts.get(None, 0))]
 
     def _window_inputs(self, histories: Sequence[KeptHistory], catalog: Catalog) -> BatchFeature:
         """Lay out the windows of histories; what was seen before them is seen, too."""
-        windows = [self._window(one) for one in histories]
+        windows = [self._window(one, catalog) for one in histories]
         inputs = self._processor([Request(window) for window in windows])
         seen = [
             catalog.id_map.convert_to_rows(
@@ -204,7 +214,7 @@ class UserStates:
             state = (states.select(torch.tensor([row])) if len(histories) > 1 else states).compact()
             has_unknown = any(one.item_id is not None and one.item_id not in known for one in events)
             has_unknown |= old is not None and old.has_unknown
-            self._kept[history.user_id] = _Kept(state, history.number, self._starts(history), has_unknown)
+            self._kept[history.user_id] = _Kept(state, history.number, self._starts(history, catalog), has_unknown)
             self._bytes += state.nbytes
 
     def _forget(self, user_id: str) -> _Kept | None:

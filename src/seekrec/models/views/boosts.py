@@ -15,6 +15,10 @@ from seekrec.errors import RequestError, UnknownItemError
 from seekrec.models.views.parts import Numbers
 from seekrec.schema import shown
 
+# Either way. No score of a model comes near it, and sums in float32 still tell apart items boosted alike whose scores
+# differ by a thousandth.
+MAX_BOOST = 1e4
+
 # Numbers of all items, for all requests or for each; or of some items by id, for all requests.
 Boost: TypeAlias = "np.ndarray | Sequence[float] | Sequence[Sequence[float]] | Mapping[str, float] | None"
 
@@ -33,7 +37,7 @@ def read_boost(boost: Boost, catalog: Catalog, num_requests: int, device: torch.
         [`Numbers`], *optional*: float32; `None` for no boost.
 
     Raises:
-        RequestError: If the numbers do not fit the catalogue or the batch, or one is not finite.
+        RequestError: If the numbers do not fit the catalogue or the batch, or one is out of range or not finite.
         UnknownItemError: If the catalogue does not hold an id.
     """
     if boost is None:
@@ -55,12 +59,12 @@ def read_boost(boost: Boost, catalog: Catalog, num_requests: int, device: torch.
             f"`boost` has shape {values.shape}; give one number for each of the {len(catalog)} items, for all "
             f"requests or for each of the {num_requests}."
         )
-    is_wrong = ~np.isfinite(values)
+    is_wrong = ~(np.abs(values) <= MAX_BOOST)
     if is_wrong.any():
         place = tuple(int(axis[0]) for axis in np.nonzero(is_wrong))
         raise RequestError(
-            f"`boost` is {values[place]} for the item in row {place[-1]}; give finite numbers, and use `where` for "
-            "what must not be answered."
+            f"`boost` is {values[place]} for the item in row {place[-1]}; give numbers from {-MAX_BOOST:,.0f} to "
+            f"{MAX_BOOST:,.0f}, and use `where` for what must not be answered."
         )
     return Numbers(torch.from_numpy(values).to(device))
 
@@ -73,4 +77,4 @@ def _to_float32(boost: object) -> npt.NDArray[np.float32]:
         raise RequestError(f"`boost` is {shown(boost)}; give numbers, or a number by item id.") from error
 
 
-__all__ = ["Boost", "read_boost"]
+__all__ = ["MAX_BOOST", "Boost", "read_boost"]
