@@ -26,10 +26,14 @@ import tomllib
 from pathlib import Path
 
 import house
+import pyarrow as pa
 import pytest
 from packaging.requirements import Requirement
+from small_shop import make_aisles, make_gensar
 
+from seekrec.models.manifest import save_checkpoint
 from seekrec.recipes.command import main as console_command
+from seekrec.schema import Request
 from seekrec.util.package_data import settings_names
 
 ROOT = Path(__file__).parents[1]
@@ -209,6 +213,27 @@ def test_python_runs(number, before, code, tmp_path, monkeypatch):
         elif isinstance(node, ast.Import):
             for alias in node.names:
                 importlib.import_module(alias.name)
+
+
+def test_the_session_runs_with_a_model_in_the_place_of_the_trained_one(tmp_path, monkeypatch):
+    """A small random GenSAR, whose items stand for the films: every call takes what is passed, and answers."""
+    (code,) = [code for _, before, code in PYTHON if "<!-- not run:" in before]
+    for row, film in enumerate(dict.fromkeys(re.findall(r'"(\d+)"', code))):
+        code = code.replace(f'"{film}"', f'"i{row}"')
+    split, catalog, *rest = make_aisles()
+    years = pa.array(range(1925, 1925 + len(catalog)))
+    catalog = dataclasses.replace(catalog, items=catalog.items.append_column("year", years))
+    tasks = ["nrip", "nsip", "nsqp", "id2desc_semantic"]
+    model, processor = make_gensar((split, catalog, *rest), corpus="stream", item_vector_size=8, trained_tasks=tasks)
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint(model, processor, "runs/gensar-movielens-100k/model")
+    names: dict = {"__name__": "readme"}
+    exec(compile(code, "README.md, the session", "exec"), names)
+    assert names["classics"].tolist() == [1930 <= year <= 1959 for year in years.to_pylist()]
+    asked = names["processor"]([Request(names["history"])])
+    (answers,) = names["model"].retrieve(asked, top_k=30, where=names["classics"])
+    # Of 24 items 5 are older; the user acted on two of these 5, which are not in the mask anyway.
+    assert {item.item_id for item in answers} == {f"i{row}" for row in range(5, 24)}
 
 
 def test_links_lead_to_files_and_headings():
