@@ -70,7 +70,6 @@ def sample_negatives(
         ConfigurationError: If an argument has an unknown value.
         DataError: If too few items are left to draw from for a case and `skip_short` is not set, or `"bm25"` finds no
             word in any item.
-        MissingDependencyError: If `"bm25"` negatives are requested and `bm25s` is not installed.
     """
     check_choice("kind", kind, NEGATIVE_KINDS)
     check_choice("behavior", behavior, BEHAVIORS)
