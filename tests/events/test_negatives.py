@@ -37,17 +37,16 @@ def test_negatives_are_distinct_and_no_items_of_the_user(kind):
         assert set(drawn) <= set(CATALOGUE) and not set(drawn) & items_of[user]
 
 
-def test_later_items_of_the_user_may_be_drawn_on_request():
-    # 6 items; the user acts on A to E and all but F lie before or at the test target E: validation (D) may meet E.
+def test_too_few_items_beside_those_of_the_user_are_refused():
+    # 6 items; the user acts on A to E, on E after the target of validation, D: F alone is left.
     split = split_log(log_of([("u", time, item) for time, item in enumerate("ABCDE")], items=list("ABCDEF")))
-    draw = dict(kind="uniform", num_negatives=2, seed=0, exclude_user_items=False)
-    assert sorted(sample_negatives(split, "validation", "recommendation", **draw)[0]) == ["E", "F"]
+    assert sample_negatives(split, "validation", "recommendation", kind="uniform", num_negatives=1) == [["F"]]
     with pytest.raises(
         DataError,
         match=r"`num_negatives` is 2, but of 6 items only 1 of them are left for user 'u' without the target and 5 "
-        r"items of the user; lower `num_negatives`, set exclude_user_items=False or rank the whole catalogue",
+        r"items of the user; lower `num_negatives` or rank the whole catalogue",
     ):
-        sample_negatives(split, "validation", "recommendation", **{**draw, "exclude_user_items": True})
+        sample_negatives(split, "validation", "recommendation", kind="uniform", num_negatives=2)
 
 
 def test_shown_items_are_negatives_even_of_a_history_that_holds_them():
