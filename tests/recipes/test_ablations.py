@@ -92,7 +92,7 @@ def test_comparisons_are_paired_and_drawn(ablations, tmp_path, monkeypatch, caps
         rows = [
             make_row(behavior, np.full((20, 2), 1.0 if first else 2.0)) for behavior in ("recommendation", "search")
         ]
-        write_results(f"{folder}/model/results.json", rows, save_ranks=True)
+        write_results(f"{folder}/model/results.json", rows)
         return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(subprocess, "run", fake_run)

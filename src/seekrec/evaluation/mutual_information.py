@@ -25,6 +25,9 @@ from seekrec.evaluation.metrics import Interval
 FloatArray = npt.NDArray[np.float64]
 
 _HIDDEN = 64
+_SEED = 0  # of the halves and of the network
+# The most steps that it learns for; it keeps the weights that are best on a quarter of what it could learn from.
+_NUM_STEPS = 400
 _EVERY = 10  # steps between two looks at the cases that stop it
 
 
@@ -61,9 +64,7 @@ class Information(NamedTuple):
         return Interval(float(low), float(high))
 
 
-def mutual_information(
-    vectors: npt.ArrayLike, answers: npt.ArrayLike, groups: npt.ArrayLike, *, seed: int = 0, num_steps: int = 400
-) -> Information:
+def mutual_information(vectors: npt.ArrayLike, answers: npt.ArrayLike, groups: npt.ArrayLike) -> Information:
     """Estimate the mutual information of vectors with answers.
 
     Args:
@@ -71,9 +72,6 @@ def mutual_information(
         answers (`ArrayLike`): 0 or 1 for each case.
         groups (`ArrayLike`): Integer for each case: those of one group (a request, say) are never parted, neither
             between learning and measuring nor by an interval.
-        seed (`int`): Seed of the halves and of the network.
-        num_steps (`int`): The most steps that it learns for; it keeps the weights that are best on a quarter of the
-            cases it could learn from.
 
     Raises:
         DataError: If there are less than eight groups, or an answer is neither 0 nor 1.
@@ -89,13 +87,13 @@ def mutual_information(
         raise DataError(f"`answers` holds {y.unique().tolist()[:5]}; give 0 or 1 for each case.")
     x = (x - x.mean(0)) / x.std(0).clamp_min(1e-6)
     share = torch.bincount(y, minlength=2).float() / len(y)
-    parts = np.random.default_rng(seed).permutation(len(numbers)) % 8  # four to measure, one to stop, three to learn
+    parts = np.random.default_rng(_SEED).permutation(len(numbers)) % 8  # four to measure, one to stop, three to learn
     part_of = torch.from_numpy(parts[group])
     values = torch.zeros(len(x), 2)
     for half in (0, 1):
         others = part_of % 2 != half
         stops = others & (part_of // 2 == 0)
-        network = _learn(x, y, share, others & ~stops, stops, seed=seed, num_steps=num_steps)
+        network = _learn(x, y, share, others & ~stops, stops)
         with torch.no_grad():
             measured = ~others
             values[measured] = network(x[measured])
@@ -106,12 +104,10 @@ def mutual_information(
     return Information((joint / counts).numpy(), (product / counts).numpy())
 
 
-def _learn(
-    x: Tensor, y: Tensor, share: Tensor, learns: Tensor, stops: Tensor, *, seed: int, num_steps: int
-) -> nn.Module:
+def _learn(x: Tensor, y: Tensor, share: Tensor, learns: Tensor, stops: Tensor) -> nn.Module:
     """Return a network of x, with an output for each answer, that was best on the cases that stop it."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(_SEED)
         network = nn.Sequential(nn.Linear(x.shape[1], _HIDDEN), nn.GELU(), nn.Linear(_HIDDEN, 2))
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.1)
 
@@ -121,7 +117,7 @@ def _learn(
         return joint - (torch.logsumexp(values + share.log(), dim=(0, 1)) - math.log(int(chosen.sum())))
 
     best, kept = -math.inf, {name: one.clone() for name, one in network.state_dict().items()}
-    for step in range(num_steps):
+    for step in range(_NUM_STEPS):
         if step % _EVERY == 0:
             with torch.no_grad():
                 found = float(bound(stops))

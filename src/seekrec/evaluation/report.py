@@ -138,17 +138,18 @@ class Comparison:
         return {**asdict(self), "interval": list(self.interval)}
 
 
-def write_results(path: str | Path, rows: Sequence[ResultRow], *, save_ranks: bool = False) -> None:
-    """Write rows as JSON, and on request the rank of every case as Parquet beside it.
+def write_results(path: str | Path, rows: Sequence[ResultRow]) -> None:
+    """Write rows as JSON, and the rank of every case as Parquet beside it, so that systems can be compared in pairs.
+
+    The ranks are in `<name>.ranks.parquet`, columns `row`, `first_rank` and `last_rank`. Rows that were read from a
+    file without ranks are written without.
 
     Args:
         path (`str` or `Path`): The JSON file; its folder is made. It is replaced whole or not at all.
         rows (`Sequence[ResultRow]`): The rows.
-        save_ranks (`bool`): Also write `<name>.ranks.parquet` (columns `row`, `first_rank`, `last_rank`), so that
-            systems can be compared pair by pair later.
 
     Raises:
-        DataError: If `save_ranks` and a row has no ranks.
+        DataError: If some rows have ranks and others none.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -157,7 +158,7 @@ def write_results(path: str | Path, rows: Sequence[ResultRow], *, save_ranks: bo
         "ranks": None,
         "results": [row.to_dict() for row in rows],
     }
-    if save_ranks:
+    if any(row.ranks is not None for row in rows):
         table = _ranks_table(rows)
         ranks_path = target.with_suffix(".ranks.parquet")
         write_table(ranks_path, table)
@@ -366,10 +367,7 @@ def _notes(rows: Sequence[ResultRow]) -> list[str]:
 
 def _need_ranks(row: ResultRow) -> FloatArray:
     if row.ranks is None:
-        raise DataError(
-            f"The row of {row.system!r} ({row.behavior}, {row.protocol}) has no ranks; write results with "
-            "`save_ranks=True`, or evaluate again."
-        )
+        raise DataError(f"The row of {row.system!r} ({row.behavior}, {row.protocol}) has no ranks; evaluate again.")
     return row.ranks
 
 

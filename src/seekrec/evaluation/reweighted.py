@@ -38,8 +38,9 @@ DEFAULT_WEIGHTS = (0.0, *(round(float(weight), 4) for weight in np.geomspace(0.0
 _METRIC = "ndcg@10"
 _SMALLEST_MATCH = 1e-3
 
-# Pairs (k1, b) that ReweightedBM25 chooses from.
+# Pairs (k1, b) and fields that ReweightedBM25 chooses from.
 _BM25_SETTINGS = ((1.5, 0.75), (0.5, 0.75), (0.5, 0.3), (0.0, 0.0))
+_BM25_FIELDS = (TEXT_FIELDS, ("title", "categories"), ("categories",))
 
 # Scores in a block of the grid search: it goes over a block hundreds of times, so a block should stay in the cache.
 _BLOCK_CELLS = 300_000
@@ -178,35 +179,26 @@ class ReweightedBM25(ReweightedText):
 
     The settings of BM25 run from the usual one to "which words of the query occur at all" (`k1` 0), which leaves most
     of the order to the recommender. The fields run from all text to category names alone: where queries are made from
-    categories, that index knows how they were made, and few baselines are stronger.
+    categories, that index knows how they were made, and few baselines are stronger. Fields in which no item has a word
+    are left out.
 
     Args:
         items (`pyarrow.Table`): Rows of `ITEM_FEATURES` in the order of the catalogue.
         prior ([`Scorer`]): The recommender.
-        field_sets (`Sequence[Sequence[str]]`):
-            Fields to search, each set a choice of [`ReweightedText.fit`]; sets in which no item has a word are left
-            out.
-        form (`str`): As for [`ReweightedText`].
-        weight (`float`): As for [`ReweightedText`].
+
+    Raises:
+        DataError: If no item has a word.
     """
 
-    def __init__(
-        self,
-        items: pa.Table,
-        prior: Scorer,
-        *,
-        field_sets: Sequence[Sequence[str]] = (TEXT_FIELDS, ("title", "categories"), ("categories",)),
-        form: CombinationForm = "product",
-        weight: float = 0.1,
-    ) -> None:
+    def __init__(self, items: pa.Table, prior: Scorer) -> None:
         texts: dict[str, Scorer] = {}
-        for fields in field_sets:
+        for fields in _BM25_FIELDS:
             # An item table without categories (or titles) is no reason to refuse the other sets.
             try:
                 texts.update(BM25.variants(items, _BM25_SETTINGS, fields))
             except DataError:
                 continue
-        super().__init__(texts, prior, form=form, weight=weight)
+        super().__init__(texts, prior)
 
 
 def combine_scores(text: np.ndarray, prior: np.ndarray, form: CombinationForm, weight: float) -> Float32Array:

@@ -186,7 +186,7 @@ class AnsweringRecipe(RecipeSettings, ABC, Generic[ModelT, ProcessorT]):
 
     def make_retriever(self, model: Any) -> ModelRetriever:
         """Make the retriever of a model for evaluation."""
-        return ModelRetriever(model, self.processor, num_beams=None, behaviors=self.behaviors, show_progress=False)
+        return ModelRetriever(model, self.processor, num_beams=None, behaviors=self.behaviors)
 
     def compare(self, model: ModelT) -> list[ResultRow]:
         """Rank the test cases with the model, baselines and other saved models; then the cases of new items."""

@@ -153,7 +153,7 @@ def rank_by_heads(folder: Path) -> list[ResultRow]:
                 seed=SPLIT_SEED,
                 show_progress=False,
             )
-    write_results(kept, rows, save_ranks=True)
+    write_results(kept, rows)
     return rows
 
 
