@@ -17,9 +17,9 @@ from seekrec.catalog import Catalog
 from seekrec.embeddings import NeighborTables, SASRecForNextItem
 from seekrec.evaluation import ModelRetriever, ResultRow, baseline_systems, compare_on_new_items, format_table
 from seekrec.evaluation.baselines import SASRecScorer
+from seekrec.evaluation.more_baselines import SAMPLED_SASREC
 from seekrec.evaluation.protocols import RankingProtocol, Scorer
 from seekrec.evaluation.relearned import relearn
-from seekrec.evaluation.rivals import SAMPLED_SASREC
 from seekrec.evaluation.tuning import Tuning
 from seekrec.evaluation.validation import ValidationRanking
 from seekrec.events import EventLog, Split, has_training_events

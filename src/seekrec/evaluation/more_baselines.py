@@ -42,9 +42,9 @@ CEILING = "exact query group x SASRec"
 LESS_DRAWS = " less draws"
 SAMPLED_SASREC = "SASRec, sampled softmax"
 
-Rival = Literal["query_log", "rank_fusion", "item_knn", "sampled_sasrec", "query_group", "negative_draws"]
+MoreBaseline = Literal["query_log", "rank_fusion", "item_knn", "sampled_sasrec", "query_group", "negative_draws"]
 
-RIVALS: tuple[Rival, ...] = get_args(Rival)
+MORE_BASELINES: tuple[MoreBaseline, ...] = get_args(MoreBaseline)
 
 # Baselines by the same users, and what is near by them.
 _NEAREST: dict[str, Nearness] = {"item-kNN": "users", "sequential item-kNN": "sequences"}
@@ -113,8 +113,8 @@ class RankFusion:
         return np.zeros((0, 0), np.float32) if fused is None else fused
 
 
-def rival_systems(
-    names: Collection[Rival],
+def more_baseline_systems(
+    names: Collection[MoreBaseline],
     tuning: Tuning,
     baselines: Mapping[str, Scorer],
     *,
@@ -122,7 +122,7 @@ def rival_systems(
     count_neighbors: Callable[[], NeighborTables] | None = None,
     whole: Iterable[Split] | None = None,
 ) -> dict[str, Scorer]:
-    """Build rivals by their names in settings.
+    """Build baselines beside the usual ones by their names in settings.
 
     One that the log has nothing for is left out: a query log without searches in training, say.
 
@@ -204,12 +204,12 @@ def role_of(name: str) -> Role:
 __all__ = [
     "CEILING",
     "LESS_DRAWS",
-    "RIVALS",
+    "MORE_BASELINES",
     "SAMPLED_SASREC",
+    "MoreBaseline",
     "QueryLogScorer",
     "RankFusion",
-    "Rival",
     "answers_protocol",
-    "rival_systems",
+    "more_baseline_systems",
     "role_of",
 ]
