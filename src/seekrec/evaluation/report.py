@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seekrec.errors import DataError
-from seekrec.evaluation.metrics import FloatArray, Interval, metric_values, paired_bootstrap
+from seekrec.evaluation.metrics import SELECTION_METRIC, FloatArray, Interval, metric_values, paired_bootstrap
 from seekrec.util.files import write_json, write_table
 
 RESULTS_VERSION = 2  # 1 held the mean rank of a tie
@@ -205,7 +205,7 @@ def compare(
     rows_a: ResultRow | Sequence[ResultRow],
     rows_b: ResultRow | Sequence[ResultRow],
     *,
-    metrics: Sequence[str] = ("ndcg@10",),
+    metrics: Sequence[str] = (SELECTION_METRIC,),
     seed: int = 0,
     num_samples: int = 10_000,
 ) -> list[Comparison]:
@@ -307,7 +307,7 @@ def _format_section(rows: Sequence[ResultRow], metrics: Sequence[str]) -> str:
         for line, row in zip(lines, rows, strict=True):
             value = f"{row.metrics[metric]:.4f}" if metric in row.metrics else "-"
             line.append(value + ("*" if value == best[metric] else " "))
-        if metric == "ndcg@10":
+        if metric == SELECTION_METRIC:
             header.append("95% interval")
             for line, row in zip(lines, rows, strict=True):
                 interval = row.intervals.get(metric)
@@ -350,10 +350,11 @@ def _notes(rows: Sequence[ResultRow]) -> list[str]:
     """Name the strongest baseline, and say what rows are that are none."""
     notes = []
     roles = [row.details.get("role") for row in rows]
-    baselines = [row for row, role in zip(rows, roles, strict=True) if role == "baseline" and "ndcg@10" in row.metrics]
+    baselines = [row for row in rows if row.details.get("role") == "baseline" and SELECTION_METRIC in row.metrics]
     if baselines:
-        best = max(baselines, key=lambda row: row.metrics["ndcg@10"])
-        notes.append(f"The strongest baseline is {best.system}: ndcg@10 {best.metrics['ndcg@10']:.4f}.")
+        best = max(baselines, key=lambda row: row.metrics[SELECTION_METRIC])
+        value = best.metrics[SELECTION_METRIC]
+        notes.append(f"The strongest baseline is {best.system}: {SELECTION_METRIC} {value:.4f}.")
     if "ceiling" in roles:
         ceiling = rows[roles.index("ceiling")].system
         notes.append(f"{ceiling} is told which items a query was made for: a ceiling, not a baseline.")

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from seekrec.errors import DataError
 from seekrec.evaluation.baselines import BM25, Float32Array
 from seekrec.evaluation.evaluator import cut_scores
-from seekrec.evaluation.metrics import FloatArray, metric_values, ranks_from_scores
+from seekrec.evaluation.metrics import SELECTION_METRIC, FloatArray, metric_values, ranks_from_scores
 from seekrec.evaluation.protocols import EvaluationCases, RankingProtocol, Scorer
 from seekrec.events.checks import check_choice
 from seekrec.events.matching import TEXT_FIELDS
@@ -35,7 +35,6 @@ CombinationForm = Literal["sum", "product"]
 # and for BM25 scores (by units) alike.
 DEFAULT_WEIGHTS = (0.0, *(round(float(weight), 4) for weight in np.geomspace(0.003, 10, 12)))
 
-_METRIC = "ndcg@10"
 _SMALLEST_MATCH = 1e-3
 
 # Pairs (k1, b) and fields that ReweightedBM25 chooses from.
@@ -143,7 +142,7 @@ class ReweightedText:
 
     def _choose(self, grid: Sequence[tuple[str, CombinationForm, float]], ranks: FloatArray) -> ReweightedText:
         """Return the best of a grid, by the ranks of each of its points."""
-        values = [float(metric_values(row, _METRIC).mean()) for row in ranks]
+        values = [float(metric_values(row, SELECTION_METRIC).mean()) for row in ranks]
         best = int(np.argmax(values))
         text, form, weight = grid[best]
         # Without the other scorers, which are large and of no more use.
@@ -153,9 +152,9 @@ class ReweightedText:
         best_by_choice: dict[str, dict[str, float]] = {}
         for (text, form, weight), value in zip(grid, values, strict=True):
             choice = f"{text}, {form}"
-            if choice not in best_by_choice or value > best_by_choice[choice][_METRIC]:
-                best_by_choice[choice] = {"weight": weight, _METRIC: value}
-        validation = {_METRIC: values[best], "num_cases": ranks.shape[1], "best_by_choice": best_by_choice}
+            if choice not in best_by_choice or value > best_by_choice[choice][SELECTION_METRIC]:
+                best_by_choice[choice] = {"weight": weight, SELECTION_METRIC: value}
+        validation = {SELECTION_METRIC: values[best], "num_cases": ranks.shape[1], "best_by_choice": best_by_choice}
         chosen.details["validation"] = validation
         return chosen
 

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from seekrec.evaluation import Retriever, ValidationRanking
+from seekrec.evaluation.metrics import SELECTION_METRIC
 from seekrec.models import SynerGenConfig, SynerGenForSearchAndRecommendation, SynerGenProcessor
 from seekrec.recipes.window_recipe import WindowRecipe
 
@@ -124,7 +125,7 @@ def choose_head(
     found: dict[str, float] = {}
     for head in HEADS:
         with ranking_by(model, head):
-            found[head] = validation(system)["ndcg@10"]
+            found[head] = validation(system)[SELECTION_METRIC]
     model.config.rank_by = max(HEADS, key=lambda head: found[head])
     found_text = ", ".join(f"{head} {value:.4f}" for head, value in found.items())
     logger.info("`rank` orders by the %s head; NDCG@10 of validation candidates: %s", model.config.rank_by, found_text)
