@@ -14,16 +14,17 @@ Forward and backward of one batch of made-up users, compiled and not, take turns
 from __future__ import annotations
 
 import json
-import statistics
 import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import training_step
 from torch import nn
 from transformers import TrainingArguments
+from turns import time_in_turns
 
 from seekrec.util.command_line import one_line_errors
 from seekrec.util.parsing import parse_arguments
@@ -51,20 +52,17 @@ def main(arguments: Arguments) -> None:
                 family, arguments.num_items, arguments.batch_size, arguments.length, training
             )
 
-        def step(trained: nn.Module, optimizer: torch.optim.Optimizer = optimizer, batch: object = batch) -> float:
+        def step(trained: nn.Module, optimizer: torch.optim.Optimizer = optimizer, batch: object = batch) -> None:
             optimizer.zero_grad()
-            started = time.process_time()
             trained(**batch).loss.backward()
-            return time.process_time() - started
 
         compiled = torch.compile(model)
         started = time.perf_counter()
         step(compiled)
         step(compiled)
         compile_seconds = time.perf_counter() - started
-        step(model)
-        taken = [(step(model), step(compiled)) for _ in range(arguments.repeats)]
-        plain, fast = (statistics.median(times) for times in zip(*taken, strict=True))
+        ways = {"plain": partial(step, model), "compiled": partial(step, compiled)}
+        plain, fast = time_in_turns(ways, arguments.repeats, time.process_time).values()
         line = {
             "family": family,
             "plain_seconds": round(plain, 3),

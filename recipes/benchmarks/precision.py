@@ -13,13 +13,14 @@ Forward and backward of a T5 of the size of GenSAR's recipes, in float32 and und
 from __future__ import annotations
 
 import json
-import statistics
 import sys
 import time
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
+from turns import time_in_turns
 
 from seekrec.util.command_line import one_line_errors
 from seekrec.util.parsing import parse_arguments
@@ -49,17 +50,14 @@ def main(arguments: Arguments) -> None:
     read = torch.randint(_VOCABULARY, (arguments.batch_size, arguments.length))
     written = torch.randint(_VOCABULARY, (arguments.batch_size, _WRITTEN))
 
-    def step(is_half: bool) -> float:
+    def step(is_half: bool) -> None:
         model.zero_grad()
-        started = time.process_time()
         with torch.autocast("cpu", torch.bfloat16, enabled=is_half):
             loss = model(input_ids=read, labels=written).loss
         loss.backward()
-        return time.process_time() - started
 
-    step(False), step(True)
-    taken = [(step(False), step(True)) for _ in range(arguments.repeats)]
-    whole, half = (statistics.median(times) for times in zip(*taken, strict=True))
+    ways = {"float32": partial(step, False), "bf16": partial(step, True)}
+    whole, half = time_in_turns(ways, arguments.repeats, time.process_time).values()
     line = {
         "has_bf16": cpu_has_bf16(),
         "float32_seconds": round(whole, 3),

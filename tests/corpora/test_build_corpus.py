@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from music_shop import CODEBOOK_SIZE, TITLES, make_log, make_tokenizer
+from written_tokens import decode_tokens
 
 from seekrec.catalog import Catalog
 from seekrec.corpora import (
@@ -16,7 +17,6 @@ from seekrec.corpora import (
     add_identifier_tokens,
     build_corpus,
     corpus_fingerprint,
-    decode_tokens,
     encode_requests,
     train_tokenizer,
 )

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
+from written_tokens import decode_tokens
 
-from seekrec.corpora import decode_tokens, encode_text
+from seekrec.corpora import encode_text
 from seekrec.util.text import shared_encoder
 
 # The paper's own example, section 3.3.1.

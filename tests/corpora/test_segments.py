@@ -4,8 +4,8 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from written_tokens import decode_tokens
 
-from seekrec.corpora import decode_tokens
 from seekrec.corpora.segments import InstructionWriter, SegmentTable
 from seekrec.errors import UnknownItemError
 from seekrec.events.columns import EventColumns, RequestColumns

@@ -131,14 +131,14 @@ def test_bm25_settings_are_checked(toy_items, settings):
 AXES = np.eye(3, dtype=np.float32)
 
 
-def make_dense(**options):
+def make_dense():
     calls = []
 
     def embed(texts):
         calls.append(list(texts))
         return np.array([AXES["xyz".index(text)] for text in texts])
 
-    return DenseText(AXES, IdMap(["a", "b", "c"]), embed, **options), calls
+    return DenseText(AXES, IdMap(["a", "b", "c"]), embed), calls
 
 
 def test_dense_text_searches_by_cosine():
@@ -150,10 +150,10 @@ def test_dense_text_searches_by_cosine():
 
 
 def test_dense_text_recommends_by_the_mean_of_the_last_items():
-    dense, calls = make_dense(num_history_items=2)
-    scores = dense.score_all([history("a", "b", "c"), history(), history("c", "c"), Request(query="x")])
-    # (b + c) / 2 has length sqrt(1/2): cosines 1/sqrt(2).
-    assert scores[0].tolist() == pytest.approx([0, 1 / sqrt(2), 1 / sqrt(2)])
+    dense, calls = make_dense()
+    scores = dense.score_all([history("a", *"bbbcc"), history(), history("c", "c"), Request(query="x")])
+    # The last five: (3 b + 2 c) / 5 has length sqrt(13) / 5.
+    assert scores[0].tolist() == pytest.approx([0, 3 / sqrt(13), 2 / sqrt(13)])
     assert scores[1].tolist() == [0, 0, 0]
     assert scores[2].tolist() == pytest.approx([0, 0, 1])
     assert scores[3].tolist() == [1, 0, 0]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from seekrec.errors import DataError
-from seekrec.evaluation.mutual_information import Information, mutual_information
+from seekrec.evaluation.mutual_information import Information, mutual_information, resampled_mean
 
 
 def noisy_answers(spread, num_cases=2000):
@@ -32,7 +32,7 @@ def test_the_estimate_is_near_what_it_is(spread):
     x, y = noisy_answers(spread)
     found = mutual_information(x, y, np.arange(len(y)) // 2)
     assert found.bits == pytest.approx(true_bits(spread), abs=0.05)
-    low, high = found.interval()
+    low, high = np.quantile(found.resampled(), (0.025, 0.975))
     assert low < found.bits < high and high - low < 0.15
 
 
@@ -46,7 +46,16 @@ def test_the_bound_by_hand():
     # E f = 1, and E exp f = 2: (1 - ln 2) / ln 2 bits; equal groups leave an interval without width.
     one = Information(np.ones(8), np.full(8, 2.0))
     assert one.bits == pytest.approx((1 - np.log(2)) / np.log(2))
-    assert one.interval() == pytest.approx((one.bits, one.bits))
+    np.testing.assert_allclose(one.resampled(), one.bits)
+
+
+def test_the_mean_of_estimates_is_as_uncertain_as_their_number_leaves_it():
+    # Of two estimates with the bounds 1 and 3 (in nats over ln 2), two are drawn: 1, 2, 2 or 3 on average.
+    one, other = (Information(np.full(8, value), np.ones(8)) for value in (1.0, 3.0))
+    means = resampled_mean([one, other]) * np.log(2)
+    values, counts = np.unique(means.round(6), return_counts=True)
+    assert values.tolist() == [1, 2, 3]
+    assert (counts / len(means)).tolist() == pytest.approx([0.25, 0.5, 0.25], abs=0.02)
 
 
 def test_too_little_is_refused():

@@ -11,9 +11,9 @@ from seekrec.embeddings import ItemNeighbors, NeighborTables
 from seekrec.embeddings.item_knn import keep_largest
 from seekrec.evaluation.baselines import Popularity
 from seekrec.evaluation.item_knn import ItemKNN
+from seekrec.evaluation.more_baselines import MORE_BASELINES, SAMPLED_SASREC, QueryLogScorer, more_baseline_systems
 from seekrec.evaluation.relearned import relearn
 from seekrec.evaluation.reweighted import combine_scores
-from seekrec.evaluation.rivals import RIVALS, SAMPLED_SASREC, QueryLogScorer, rival_systems
 from seekrec.evaluation.tuning import Tuning, for_protocol
 from seekrec.events.query_log import QueryLog
 from seekrec.events.splits import learn_held_out
@@ -33,8 +33,8 @@ def shop():
         "dense text": Fixed(np.arange(10.0)),
         "SASRec": Fixed(np.arange(10.0)),
     }
-    before |= rival_systems(
-        RIVALS,
+    before |= more_baseline_systems(
+        MORE_BASELINES,
         Tuning(split, id_map, ("uniform",), num_negatives=3),
         before,
         train_sampled=lambda: Fixed(np.arange(10.0) / 2),

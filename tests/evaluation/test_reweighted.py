@@ -185,7 +185,13 @@ def test_choices_are_checked():
 
 def test_field_sets_without_words_are_left_out(toy_items):
     bare = toy_items.set_column(3, "categories", pa.array([None] * 6, toy_items.schema.field("categories").type))
-    system = ReweightedBM25(bare, Fixed([0] * 6), field_sets=(("categories",), ("title", "categories")))
-    assert {name.split(",")[0] for name in system.texts} == {"BM25(title+categories"}
+    system = ReweightedBM25(bare, Fixed([0] * 6))
+    assert {name.split(",")[0] for name in system.texts} == {
+        "BM25(title+description+categories",
+        "BM25(title+categories",
+    }
+    for name in ("title", "description"):
+        place = bare.column_names.index(name)
+        bare = bare.set_column(place, name, pa.array([None] * 6, bare.schema.field(name).type))
     with pytest.raises(DataError, match="`texts` is empty"):
-        ReweightedBM25(bare, Fixed([0] * 6), field_sets=(("categories",),))
+        ReweightedBM25(bare, Fixed([0] * 6))

@@ -132,7 +132,7 @@ def test_a_model_of_another_catalogue_is_refused(aisles, tmp_path):
         compare_on_test({}, split, smaller, settings, make_baselines=lambda tuning: {}, seed=0)
 
 
-def test_rivals_and_measures_are_asked_by_name(aisles):
+def test_more_baselines_and_measures_are_asked_by_name(aisles):
     split, catalog, *_ = aisles
     popularity = Popularity.fit(split, catalog.id_map)
     settings = EvaluationArguments(

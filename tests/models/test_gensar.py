@@ -10,6 +10,7 @@ import torch
 from small_shop import CODEBOOK_SIZE, GENSAR_OLD_WAYS, GENSAR_WAYS, HISTORY, NUM_ITEMS, REQUESTS, make_gensar
 from transformers import AutoModel, AutoProcessor, LogitsProcessorList, T5Config
 from transformers import T5ForConditionalGeneration as T5
+from written_tokens import decode_tokens
 
 import seekrec
 from seekrec.corpora import (
@@ -18,7 +19,6 @@ from seekrec.corpora import (
     build_corpus,
     build_item_queries,
     build_stream,
-    decode_tokens,
 )
 from seekrec.errors import RequestError, UnknownItemError
 from seekrec.generation import TrieLogitsProcessor

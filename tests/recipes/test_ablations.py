@@ -74,7 +74,20 @@ def test_the_recipes_know_the_options_of_their_variants(ablations, recipe):
     types = RECIPES[recipe].argument_types()
     groups = yaml.safe_load((ROOT / "recipes" / "variants" / f"{recipe}.yaml").read_text())
     for options in choose_variants(recipe, [name for name in groups if name != "all"]).values():
-        parse_arguments(types, ["--output_dir", "anywhere", "--use_cpu", "true", *options])
+        parsed = parse_arguments(types, ["--output_dir", "anywhere", "--use_cpu", "true", *options])
+        # What stands behind an option, as YAML reads it; the last of a name counts.
+        given, name = {}, ""
+        for word in options:
+            if word.startswith("--"):
+                name = word[2:]
+                given[name] = []
+            else:
+                given[name].append(yaml.safe_load(word))
+        for name, values in given.items():
+            # The configurations of a model and of its items may share a name; "none" among many is a list without any.
+            found = [vars(arguments)[name] for arguments in parsed if name in vars(arguments)]
+            wanted = [values, *(values if len(values) == 1 else []), *([[]] if values == ["none"] else [])]
+            assert any(value in wanted for value in found), (name, values, found)
 
 
 def test_comparisons_are_paired_and_drawn(ablations, tmp_path, monkeypatch, capsys):
@@ -92,7 +105,7 @@ def test_comparisons_are_paired_and_drawn(ablations, tmp_path, monkeypatch, caps
         rows = [
             make_row(behavior, np.full((20, 2), 1.0 if first else 2.0)) for behavior in ("recommendation", "search")
         ]
-        write_results(f"{folder}/model/results.json", rows, save_ranks=True)
+        write_results(f"{folder}/model/results.json", rows)
         return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(subprocess, "run", fake_run)

@@ -159,11 +159,11 @@ def test_views_that_take_what_training_needs_are_left_out_before_it(tmp_path, mo
     assert recipe.finishing_cases is None
 
 
-@pytest.mark.parametrize("rivals", [["item_knn"], ["none"]])
-def test_views_of_a_second_training_are_those_weighed_made_of_its_events(tmp_path, rivals):
+@pytest.mark.parametrize("baselines", [["item_knn"], ["none"]])
+def test_views_of_a_second_training_are_those_weighed_made_of_its_events(tmp_path, baselines):
     """Neighbours too, whether baselines count them or views alone do."""
     recipe = make_recipe(tmp_path)
-    recipe.evaluation = EvaluationArguments(baselines=rivals)
+    recipe.evaluation = EvaluationArguments(baselines=baselines)
     chosen, _ = make_synergen(view_weights=["search.lexical=2", "search.query_log=1", "recommendation.item_knn=1"])
     words = LEXICAL_CHOICES[1]
     chosen.set_views(
@@ -179,4 +179,4 @@ def test_views_of_a_second_training_are_those_weighed_made_of_its_events(tmp_pat
     clicks, clicks_before = (QueryLog.fit(split, ids).query_clicks.toarray() for split in (recipe.split, first))
     np.testing.assert_array_equal(views.query_log.query_clicks.toarray(), clicks)
     assert clicks.sum() > clicks_before.sum()
-    assert (expected != before).any() and (recipe.neighbors is None) == (rivals == ["none"])
+    assert (expected != before).any() and (recipe.neighbors is None) == (baselines == ["none"])

@@ -1,6 +1,8 @@
 """The recipe from a raw log to answers, tiny, as a user starts it."""
 
+import json
 import re
+from math import ceil
 
 import pytest
 import tiny_runs
@@ -13,6 +15,12 @@ def command(inputs, output_dir, *options, **launcher):
 
 def run(inputs, output_dir, *options, **launcher):
     return tiny_runs.run(command(inputs, output_dir, *options, **launcher))
+
+
+def last_state(output_dir):
+    """What the trainer says in the last checkpoint of a run."""
+    states = [json.loads(path.read_text()) for path in output_dir.glob("trainer/checkpoint-*/trainer_state.json")]
+    return max(states, key=lambda state: state["global_step"])
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +90,18 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(inputs, finished, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_train_one_model(inputs, tmp_path):
+def test_two_processes_train_one_model(inputs, finished, tmp_path):
     launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
     run(inputs, tmp_path, "--ddp_backend", "gloo", "--stop_after", "training", launcher=launcher)
     assert (tmp_path / "model" / "model.safetensors").is_file()
+    alone, shared = last_state(finished[0]), last_state(tmp_path)
+    assert alone["epoch"] == shared["epoch"] == 2
+    # A step reads a batch of each process: half as many, and the last of an epoch may be of one batch alone.
+    assert shared["global_step"] == 2 * ceil(alone["global_step"] / 2 / 2)
+    # All rows are read by one or the other, so the losses of both trainings are alike, and fall.
+    losses = [[line["loss"] for line in state["log_history"] if "loss" in line] for state in (alone, shared)]
+    assert losses[1][0] == pytest.approx(losses[0][0], rel=0.05)
+    assert all(own[-1] < own[0] for own in losses)
 
 
 @pytest.mark.parametrize(

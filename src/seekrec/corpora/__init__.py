@@ -15,7 +15,6 @@ from seekrec.corpora.tokens import (
     IdentifierLayout,
     IdentifierVocabulary,
     add_identifier_tokens,
-    decode_tokens,
 )
 from seekrec.util.text import TextEncoder, encode_text, get_text_folding, set_text_folding
 
@@ -39,7 +38,6 @@ __all__ = [
     "build_item_queries",
     "build_stream",
     "corpus_fingerprint",
-    "decode_tokens",
     "describe_corpus",
     "encode_items",
     "encode_requests",

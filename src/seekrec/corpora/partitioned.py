@@ -80,7 +80,6 @@ def write_corpus_shards(
     item_queries: bool = False,
     seed: int = 0,
     engine: Engine = "local",
-    num_workers: int | None = None,
 ) -> CorpusShards:
     """Write the corpora of every partition, and of the items.
 
@@ -99,7 +98,6 @@ def write_corpus_shards(
         item_queries (`bool`): Whether to write [`build_item_queries`], as a task of that name.
         seed (`int`): Seed of the draws.
         engine (`str`): See [`run_partitions`].
-        num_workers (`int`, *optional*): See [`run_partitions`].
 
     Returns:
         [`CorpusShards`]: The corpus.
@@ -129,7 +127,7 @@ def write_corpus_shards(
         )
         for number in partitions
     ]
-    run_partitions(write_corpus_shard, jobs, engine=engine, num_workers=num_workers)
+    run_partitions(write_corpus_shard, jobs, engine=engine)
     finish_shards(target, jobs, {})
     shutil.rmtree(inputs)
     corpus = CorpusShards(target)

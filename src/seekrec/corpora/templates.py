@@ -69,7 +69,6 @@ TASK_BY_NAME: dict[str, Task] = {
     )
 }
 TASKS: tuple[str, ...] = tuple(TASK_BY_NAME)
-TASK_OF_BEHAVIOR: dict[Behavior, str] = {RECOMMENDATION: "nrip", SEARCH: "nsip"}
 
 
 def choose_tasks(names: Sequence[str] | None, views: Sequence[View]) -> list[Task]:

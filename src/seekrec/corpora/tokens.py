@@ -14,20 +14,17 @@ Text from outside never becomes one of these tokens: see [`seekrec.util.text`].
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
 from typing import Literal, Protocol
 
 import numpy as np
 from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase
 
-from seekrec.corpora.text import WORD_START
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.schema import RECOMMENDATION, SEARCH, VIEW_OF_BEHAVIOR, Behavior, View
-from seekrec.util.constants import LABEL_PADDING
 
 BehaviorToken = Literal["recommendation_item", "search_query", "search_item"]
 
@@ -279,32 +276,3 @@ def add_identifier_tokens(tokenizer: PreTrainedTokenizerBase, layout: Identifier
             "the level sizes it was made with."
         )
     return vocabulary
-
-
-def decode_tokens(tokenizer: PreTrainedTokenizerBase, token_ids: Iterable[int]) -> str:
-    """Write token ids as text.
-
-    Unlike `tokenizer.decode` it puts spaces around identifier tokens, as in `<S_Q> piano; <S_I> <M1_247> <M2_197>`.
-    Padding (of labels too) and end of sequence are left out. The result is for reading: text may look like a token.
-
-    Args:
-        tokenizer (`PreTrainedTokenizerBase`): Has the identifier tokens.
-        token_ids (`Iterable[int]`): Ids; -100 is skipped.
-
-    Returns:
-        `str`: The text.
-    """
-    skipped = {LABEL_PADDING, tokenizer.pad_token_id, tokenizer.eos_token_id}
-    added = tokenizer.added_tokens_decoder
-    written = ""
-    for is_added, group in groupby((int(number) for number in token_ids), key=added.__contains__):
-        numbers = [number for number in group if number not in skipped]
-        if not numbers:
-            continue
-        if is_added:
-            written += "".join(f" {added[number].content}" for number in numbers)
-            continue
-        # The decoder drops the space before the first word.
-        first = str(tokenizer.convert_ids_to_tokens(numbers[0]))
-        written += " " * first.startswith(WORD_START) + str(tokenizer.decode(numbers)).lstrip(" ")
-    return written.strip()

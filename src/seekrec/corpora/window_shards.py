@@ -127,7 +127,6 @@ def write_window_shards(
     session_ids: SessionIds | Literal["auto"] = "auto",
     use_session_mask: bool = True,
     engine: Engine = "local",
-    num_workers: int | None = None,
 ) -> WindowShards:
     """Write the windows of every partition.
 
@@ -146,7 +145,6 @@ def write_window_shards(
         session_ids (`str`): Meaning of `session_id`; `"auto"` is guessed from the sessions of all partitions.
         use_session_mask (`bool`): Off for a model whose questions see all that came before.
         engine (`str`): See [`run_partitions`].
-        num_workers (`int`, *optional*): See [`run_partitions`].
 
     Returns:
         [`WindowShards`]: The windows.
@@ -178,7 +176,7 @@ def write_window_shards(
         )
         for number in range(split.num_partitions)
     ]
-    run_partitions(write_shard, jobs, engine=engine, num_workers=num_workers)
+    run_partitions(write_shard, jobs, engine=engine)
     found = [read_facts(job.output) for job in jobs]
     counts = {behavior: sum(one["num_questions"][behavior] for one in found) for behavior in BEHAVIORS}
     if not any(counts.values()):

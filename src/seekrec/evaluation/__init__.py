@@ -10,7 +10,7 @@ report.py      result rows as JSON, as a table, compared
 baselines.py   popularity, BM25, dense text, SASRec, LightGCN
 reweighted.py  text search times a recommender
 tuning.py      the validation cases that baselines are tuned on
-rivals.py      the baselines of a sceptic; item_knn.py, and bounds.py for rows that are none
+more_baselines.py  those of a sceptic; item_knn.py, and ceilings.py for rows that are none
 systems.py     our models as retrievers, and all baselines of a data set
 validation.py  the ranking of validation cases that chooses a checkpoint
 view_weights.py  what validation chooses of views: view_choices.py, likely_weights.py
@@ -47,6 +47,7 @@ from seekrec.evaluation.metrics import (
     ranks_from_scores,
     recall_at_k,
 )
+from seekrec.evaluation.more_baselines import more_baseline_systems
 from seekrec.evaluation.protocols import (
     EvaluationCases,
     RankingProtocol,
@@ -63,7 +64,6 @@ from seekrec.evaluation.report import (
     write_results,
 )
 from seekrec.evaluation.reweighted import ReweightedBM25, ReweightedText, combine_scores
-from seekrec.evaluation.rivals import rival_systems
 from seekrec.evaluation.systems import ModelRetriever, baseline_systems
 from seekrec.evaluation.tables import evaluate_systems
 from seekrec.evaluation.tuning import Tuning
@@ -112,6 +112,7 @@ __all__ = [
     "form_losses",
     "format_table",
     "list_measures",
+    "more_baseline_systems",
     "metric_values",
     "mrr_at_k",
     "ndcg_at_k",
@@ -121,7 +122,6 @@ __all__ = [
     "ranks_from_scores",
     "read_results",
     "recall_at_k",
-    "rival_systems",
     "top_items",
     "write_results",
 ]

@@ -26,6 +26,9 @@ from seekrec.util.text import fold_text, split_words
 
 Float32Array = npt.NDArray[np.float32]
 
+# Items of a history that dense text takes the mean of.
+NUM_HISTORY_ITEMS = 5
+
 
 class Popularity:
     """Every item by how often it was acted on in training, the same for every request.
@@ -113,11 +116,12 @@ class BM25:
 class DenseText:
     """Cosine of text embeddings: items against the query, or against the mean of the last items of the history.
 
+    `NUM_HISTORY_ITEMS` of them stand for the user in a recommendation.
+
     Args:
         item_embeddings (`np.ndarray`): float32 `(num_items, dim)` of unit length, in the order of the catalogue.
         id_map ([`IdMap`]): Items of the catalogue.
         embed (`Callable`): Texts to float32 `(num_texts, dim)` of unit length, by the same encoder.
-        num_history_items (`int`): How many of the last items stand for the user in a recommendation.
 
     Raises:
         DataError: If there is not one embedding of unit length for each item.
@@ -130,8 +134,6 @@ class DenseText:
         item_embeddings: np.ndarray,
         id_map: IdMap,
         embed: Callable[[list[str]], np.ndarray],
-        *,
-        num_history_items: int = 5,
     ) -> None:
         if item_embeddings.ndim != 2 or len(item_embeddings) != len(id_map):
             raise DataError(
@@ -146,8 +148,7 @@ class DenseText:
         self.item_embeddings = np.asarray(item_embeddings, dtype=np.float32)
         self.id_map = id_map
         self.embed = embed
-        self.num_history_items = num_history_items
-        self.details = {"num_history_items": num_history_items}
+        self.details = {"num_history_items": NUM_HISTORY_ITEMS}
         self._query_vectors: dict[str, Float32Array] = {}
 
     def score_all(self, requests: Sequence[Request]) -> Float32Array:
@@ -157,7 +158,7 @@ class DenseText:
         if searches:
             vectors[searches] = self._embed_queries([requests[row].query or "" for row in searches])
         for row, (request, history) in enumerate(zip(requests, history_rows(requests, self.id_map), strict=True)):
-            last = history[-self.num_history_items :]
+            last = history[-NUM_HISTORY_ITEMS:]
             if request.query is None and len(last):
                 mean = self.item_embeddings[last].mean(axis=0)
                 vectors[row] = mean / max(float(np.linalg.norm(mean)), 1e-12)

@@ -15,7 +15,7 @@ import pyarrow as pa
 from scipy.sparse import csr_array
 
 from seekrec.evaluation.baselines import Float32Array, distinct_queries
-from seekrec.evaluation.metrics import metric_values, ranks_from_scores
+from seekrec.evaluation.metrics import SELECTION_METRIC, metric_values, ranks_from_scores
 from seekrec.evaluation.protocols import RankingProtocol, Scorer, build_cases
 from seekrec.events import Split, category_queries
 from seekrec.schema import BEHAVIORS, SEARCH, Behavior, IdMap, Request
@@ -137,7 +137,7 @@ class DrawCorrection:
             )
             scores = np.where(candidates >= 0, scores, -np.inf)
             values = [
-                metric_values(ranks_from_scores(scores - weight * often, own), "ndcg@10").mean()
+                metric_values(ranks_from_scores(scores - weight * often, own), SELECTION_METRIC).mean()
                 for weight in _DRAW_WEIGHTS
             ]
             weights[behavior] = _DRAW_WEIGHTS[int(np.argmax(values))]

@@ -14,6 +14,7 @@ import numpy as np
 from seekrec.catalog import Catalog, item_periods
 from seekrec.errors import CatalogError
 from seekrec.evaluation.evaluator import evaluate_system, evaluate_together
+from seekrec.evaluation.metrics import SELECTION_METRIC
 from seekrec.evaluation.protocols import EvaluationCases, Retriever, Scorer, build_cases
 from seekrec.evaluation.report import Comparison, ResultRow, compare
 from seekrec.evaluation.systems import ModelRetriever, text_systems
@@ -137,7 +138,7 @@ def compare_query_forms(
     return rows
 
 
-def form_losses(rows: Sequence[ResultRow], *, metric: str = "ndcg@10", seed: int = 0) -> list[Comparison]:
+def form_losses(rows: Sequence[ResultRow], *, metric: str = SELECTION_METRIC, seed: int = 0) -> list[Comparison]:
     """Compare each form of [`compare_query_forms`] with the same searches as typed, in pairs.
 
     Args:

@@ -11,7 +11,7 @@ from seekrec.embeddings import ItemNeighbors, NeighborTables
 from seekrec.embeddings.item_knn import MOST_NEIGHBORS, Nearness, keep_each, keep_largest
 from seekrec.evaluation.baselines import Float32Array
 from seekrec.evaluation.evaluator import cut_scores
-from seekrec.evaluation.metrics import metric_values, ranks_from_scores
+from seekrec.evaluation.metrics import SELECTION_METRIC, metric_values, ranks_from_scores
 from seekrec.evaluation.protocols import EvaluationCases, RankingProtocol
 from seekrec.events.columns import history_rows
 from seekrec.schema import RECOMMENDATION, Behavior, IdMap, Request
@@ -105,7 +105,7 @@ def _best_of(grid: Sequence[ItemKNN], cases: EvaluationCases, id_map: IdMap) -> 
         own = histories.take(block)
         for number, one in enumerate(grid):
             ranks[number, block] = ranks_from_scores(*cut_scores(one.score(own), cases, block))
-    return grid[int(np.argmax([metric_values(line, "ndcg@10").mean() for line in ranks]))]
+    return grid[int(np.argmax([metric_values(line, SELECTION_METRIC).mean() for line in ranks]))]
 
 
 __all__ = ["ItemKNN"]

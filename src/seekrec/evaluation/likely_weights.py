@@ -19,11 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
-from seekrec.evaluation.metrics import metric_values, ranks_from_scores
+from seekrec.evaluation.metrics import SELECTION_METRIC, metric_values, ranks_from_scores
 
 logger = logging.getLogger(__name__)
 
-METRIC = "ndcg@10"
 # Of the squares of weights, in units of a view's spread: where words tell every target, no weight is large enough.
 _PENALTY = 1e-4
 # A view with less weight changes nothing that is worth its time.
@@ -64,7 +63,7 @@ class ScoredCases:
     @staticmethod
     def values_of(total: np.ndarray) -> np.ndarray:
         """Return NDCG@10 of each case by sums as `total` returns them."""
-        found: np.ndarray = metric_values(ranks_from_scores(total, np.zeros(len(total), np.int64)), METRIC)
+        found: np.ndarray = metric_values(ranks_from_scores(total, np.zeros(len(total), np.int64)), SELECTION_METRIC)
         return found
 
     def take(self, chosen: np.ndarray) -> ScoredCases:
@@ -179,5 +178,5 @@ def _fit_factors(scored: ScoredCases, names: Sequence[str], *, unit: float) -> l
 
 
 __all__ = [
-    *("LEAST_WEIGHT", "METRIC", "ScoredCases", "choose_weights", "likely_weights", "move_weights"),
+    *("LEAST_WEIGHT", "ScoredCases", "choose_weights", "likely_weights", "move_weights"),
 ]

@@ -23,6 +23,9 @@ FloatArray = npt.NDArray[np.float64]
 
 DEFAULT_K = (1, 5, 10, 20)
 
+# What validation chooses by: checkpoints, weights, heads. Its interval stands in the tables.
+SELECTION_METRIC = "ndcg@10"
+
 # Bootstrap draws are made in pieces of this many, so that a million cases need no more memory than a thousand.
 _DRAWS_PER_PIECE = 4_000_000
 

@@ -12,6 +12,7 @@ their number leaves open: so f is learned on one half of the cases and the other
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,11 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from seekrec.errors import DataError
-from seekrec.evaluation.metrics import Interval
 
 FloatArray = npt.NDArray[np.float64]
 
 _HIDDEN = 64
+# The most steps that it learns for; it keeps the weights that are best on a quarter of what it could learn from.
+_NUM_STEPS = 400
 _EVERY = 10  # steps between two looks at the cases that stop it
 
 
@@ -55,14 +57,9 @@ class Information(NamedTuple):
         bounds: FloatArray = self.joint[draws].mean(1) - np.log(self.product[draws].mean(1))
         return bounds / math.log(2)
 
-    def interval(self, *, seed: int = 0) -> Interval:
-        """Return the 95% bootstrap interval of the bound, in bits."""
-        low, high = np.quantile(self.resampled(seed=seed), (0.025, 0.975))
-        return Interval(float(low), float(high))
-
 
 def mutual_information(
-    vectors: npt.ArrayLike, answers: npt.ArrayLike, groups: npt.ArrayLike, *, seed: int = 0, num_steps: int = 400
+    vectors: npt.ArrayLike, answers: npt.ArrayLike, groups: npt.ArrayLike, *, seed: int = 0
 ) -> Information:
     """Estimate the mutual information of vectors with answers.
 
@@ -72,8 +69,6 @@ def mutual_information(
         groups (`ArrayLike`): Integer for each case: those of one group (a request, say) are never parted, neither
             between learning and measuring nor by an interval.
         seed (`int`): Seed of the halves and of the network.
-        num_steps (`int`): The most steps that it learns for; it keeps the weights that are best on a quarter of the
-            cases it could learn from.
 
     Raises:
         DataError: If there are less than eight groups, or an answer is neither 0 nor 1.
@@ -95,7 +90,7 @@ def mutual_information(
     for half in (0, 1):
         others = part_of % 2 != half
         stops = others & (part_of // 2 == 0)
-        network = _learn(x, y, share, others & ~stops, stops, seed=seed, num_steps=num_steps)
+        network = _learn(x, y, share, others & ~stops, stops, seed=seed)
         with torch.no_grad():
             measured = ~others
             values[measured] = network(x[measured])
@@ -106,9 +101,21 @@ def mutual_information(
     return Information((joint / counts).numpy(), (product / counts).numpy())
 
 
-def _learn(
-    x: Tensor, y: Tensor, share: Tensor, learns: Tensor, stops: Tensor, *, seed: int, num_steps: int
-) -> nn.Module:
+def resampled_mean(estimates: Sequence[Information], *, num_samples: int = 10_000) -> FloatArray:
+    """Return the mean of several estimates, in bits, of resamples of the groups and of the estimates.
+
+    Args:
+        estimates (`Sequence[Information]`): Of the same groups; the same resamples for as many estimates.
+        num_samples (`int`): Number of resamples.
+    """
+    # (num_estimates, num_samples): each column is one resample of the groups.
+    bits = np.stack([one.resampled(num_samples=num_samples) for one in estimates])
+    drawn = np.random.default_rng(0).integers(len(estimates), size=bits.shape)
+    means: FloatArray = np.take_along_axis(bits, drawn, axis=0).mean(0)
+    return means
+
+
+def _learn(x: Tensor, y: Tensor, share: Tensor, learns: Tensor, stops: Tensor, *, seed: int) -> nn.Module:
     """Return a network of x, with an output for each answer, that was best on the cases that stop it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -121,7 +128,7 @@ def _learn(
         return joint - (torch.logsumexp(values + share.log(), dim=(0, 1)) - math.log(int(chosen.sum())))
 
     best, kept = -math.inf, {name: one.clone() for name, one in network.state_dict().items()}
-    for step in range(num_steps):
+    for step in range(_NUM_STEPS):
         if step % _EVERY == 0:
             with torch.no_grad():
                 found = float(bound(stops))
@@ -134,4 +141,4 @@ def _learn(
     return network
 
 
-__all__ = ["Information", "mutual_information"]
+__all__ = ["Information", "mutual_information", "resampled_mean"]

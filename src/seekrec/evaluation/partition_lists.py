@@ -76,7 +76,6 @@ def measure_partitions(
     query_log: QueryLog | None = None,
     scratch: str | Path | None = None,
     engine: Engine = "local",
-    num_workers: int | None = None,
 ) -> list[ResultRow]:
     """Add the measures of lists to rows of full ranking over all partitions; see [`measure_rows`].
 
@@ -90,7 +89,6 @@ def measure_partitions(
         query_log ([`QueryLog`], *optional*): Knows the queries of training.
         scratch (`str` or `Path`, *optional*): See [`evaluate_partitions`].
         engine (`str`): See [`run_partitions`].
-        num_workers (`int`, *optional*): See [`run_partitions`].
 
     Returns:
         `list[ResultRow]`: The rows of groups.
@@ -106,7 +104,7 @@ def measure_partitions(
     with tempfile.TemporaryDirectory(prefix=".ranks-", dir=scratch) as folder:
         jobs = cases.jobs(behaviors, max_cases, Path(folder))
         use_gpu = any(is_on_gpu(system) for system in systems.values())
-        run_partitions(list_partition, jobs, engine=engine, num_workers=num_workers, use_gpu=use_gpu)
+        run_partitions(list_partition, jobs, engine=engine, use_gpu=use_gpu)
         for number, behavior in enumerate(behaviors):
             files = [path for job in jobs if (path := _lists_file(Path(job.output), number)).is_file()]
             if not files:

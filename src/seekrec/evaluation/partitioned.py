@@ -152,7 +152,6 @@ def evaluate_partitions(
     show_progress: bool = False,
     scratch: str | Path | None = None,
     engine: Engine = "local",
-    num_workers: int | None = None,
 ) -> list[ResultRow]:
     """Evaluate several systems on the same cases of all partitions.
 
@@ -168,7 +167,6 @@ def evaluate_partitions(
         scratch (`str` or `Path`, *optional*): Where the ranks of partitions are kept until all are there; all nodes
             of a Ray cluster must see it. The system's folder if not given.
         engine (`str`): See [`run_partitions`]. With Ray, systems travel to each process once.
-        num_workers (`int`, *optional*): See [`run_partitions`].
 
     Returns:
         `list[ResultRow]`: By behavior, then protocol, then system in the order given.
@@ -192,7 +190,7 @@ def evaluate_partitions(
     with tempfile.TemporaryDirectory(prefix=".ranks-", dir=scratch) as folder:
         jobs = cases.jobs(behaviors, max_cases, Path(folder))
         use_gpu = any(is_on_gpu(system) for system in systems.values())
-        run_partitions(rank_partition, jobs, engine=engine, num_workers=num_workers, use_gpu=use_gpu)
+        run_partitions(rank_partition, jobs, engine=engine, use_gpu=use_gpu)
         for job in jobs:
             kept = json.loads((Path(job.output) / _FACTS_FILE).read_text(encoding="utf-8"))
             for number, (found, content) in enumerate(zip(gathered.values(), kept, strict=True)):

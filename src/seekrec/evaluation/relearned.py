@@ -13,9 +13,9 @@ from seekrec.embeddings import NeighborTables
 from seekrec.evaluation.baselines import Popularity
 from seekrec.evaluation.ceilings import DrawCorrection
 from seekrec.evaluation.item_knn import ItemKNN
+from seekrec.evaluation.more_baselines import QueryLogScorer, RankFusion
 from seekrec.evaluation.protocols import Scorer
 from seekrec.evaluation.reweighted import ReweightedText
-from seekrec.evaluation.rivals import QueryLogScorer, RankFusion
 from seekrec.events import Split
 from seekrec.events.query_log import QueryLog
 from seekrec.schema import IdMap

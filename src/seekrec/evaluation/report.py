@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seekrec.errors import DataError
-from seekrec.evaluation.metrics import FloatArray, Interval, metric_values, paired_bootstrap
+from seekrec.evaluation.metrics import SELECTION_METRIC, FloatArray, Interval, metric_values, paired_bootstrap
 from seekrec.util.files import write_json, write_table
 
 RESULTS_VERSION = 2  # 1 held the mean rank of a tie
@@ -138,17 +138,18 @@ class Comparison:
         return {**asdict(self), "interval": list(self.interval)}
 
 
-def write_results(path: str | Path, rows: Sequence[ResultRow], *, save_ranks: bool = False) -> None:
-    """Write rows as JSON, and on request the rank of every case as Parquet beside it.
+def write_results(path: str | Path, rows: Sequence[ResultRow]) -> None:
+    """Write rows as JSON, and the rank of every case as Parquet beside it, so that systems can be compared in pairs.
+
+    The ranks are in `<name>.ranks.parquet`, columns `row`, `first_rank` and `last_rank`. Rows that were read from a
+    file without ranks are written without.
 
     Args:
         path (`str` or `Path`): The JSON file; its folder is made. It is replaced whole or not at all.
         rows (`Sequence[ResultRow]`): The rows.
-        save_ranks (`bool`): Also write `<name>.ranks.parquet` (columns `row`, `first_rank`, `last_rank`), so that
-            systems can be compared pair by pair later.
 
     Raises:
-        DataError: If `save_ranks` and a row has no ranks.
+        DataError: If some rows have ranks and others none.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -157,7 +158,7 @@ def write_results(path: str | Path, rows: Sequence[ResultRow], *, save_ranks: bo
         "ranks": None,
         "results": [row.to_dict() for row in rows],
     }
-    if save_ranks:
+    if any(row.ranks is not None for row in rows):
         table = _ranks_table(rows)
         ranks_path = target.with_suffix(".ranks.parquet")
         write_table(ranks_path, table)
@@ -204,7 +205,7 @@ def compare(
     rows_a: ResultRow | Sequence[ResultRow],
     rows_b: ResultRow | Sequence[ResultRow],
     *,
-    metrics: Sequence[str] = ("ndcg@10",),
+    metrics: Sequence[str] = (SELECTION_METRIC,),
     seed: int = 0,
     num_samples: int = 10_000,
 ) -> list[Comparison]:
@@ -306,7 +307,7 @@ def _format_section(rows: Sequence[ResultRow], metrics: Sequence[str]) -> str:
         for line, row in zip(lines, rows, strict=True):
             value = f"{row.metrics[metric]:.4f}" if metric in row.metrics else "-"
             line.append(value + ("*" if value == best[metric] else " "))
-        if metric == "ndcg@10":
+        if metric == SELECTION_METRIC:
             header.append("95% interval")
             for line, row in zip(lines, rows, strict=True):
                 interval = row.intervals.get(metric)
@@ -349,10 +350,11 @@ def _notes(rows: Sequence[ResultRow]) -> list[str]:
     """Name the strongest baseline, and say what rows are that are none."""
     notes = []
     roles = [row.details.get("role") for row in rows]
-    baselines = [row for row, role in zip(rows, roles, strict=True) if role == "baseline" and "ndcg@10" in row.metrics]
+    baselines = [row for row in rows if row.details.get("role") == "baseline" and SELECTION_METRIC in row.metrics]
     if baselines:
-        best = max(baselines, key=lambda row: row.metrics["ndcg@10"])
-        notes.append(f"The strongest baseline is {best.system}: ndcg@10 {best.metrics['ndcg@10']:.4f}.")
+        best = max(baselines, key=lambda row: row.metrics[SELECTION_METRIC])
+        value = best.metrics[SELECTION_METRIC]
+        notes.append(f"The strongest baseline is {best.system}: {SELECTION_METRIC} {value:.4f}.")
     if "ceiling" in roles:
         ceiling = rows[roles.index("ceiling")].system
         notes.append(f"{ceiling} is told which items a query was made for: a ceiling, not a baseline.")
@@ -366,10 +368,7 @@ def _notes(rows: Sequence[ResultRow]) -> list[str]:
 
 def _need_ranks(row: ResultRow) -> FloatArray:
     if row.ranks is None:
-        raise DataError(
-            f"The row of {row.system!r} ({row.behavior}, {row.protocol}) has no ranks; write results with "
-            "`save_ranks=True`, or evaluate again."
-        )
+        raise DataError(f"The row of {row.system!r} ({row.behavior}, {row.protocol}) has no ranks; evaluate again.")
     return row.ranks
 
 

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from seekrec.errors import DataError
 from seekrec.evaluation.baselines import BM25, Float32Array
 from seekrec.evaluation.evaluator import cut_scores
-from seekrec.evaluation.metrics import FloatArray, metric_values, ranks_from_scores
+from seekrec.evaluation.metrics import SELECTION_METRIC, FloatArray, metric_values, ranks_from_scores
 from seekrec.evaluation.protocols import EvaluationCases, RankingProtocol, Scorer
 from seekrec.events.checks import check_choice
 from seekrec.events.matching import TEXT_FIELDS
@@ -35,11 +35,11 @@ CombinationForm = Literal["sum", "product"]
 # and for BM25 scores (by units) alike.
 DEFAULT_WEIGHTS = (0.0, *(round(float(weight), 4) for weight in np.geomspace(0.003, 10, 12)))
 
-_METRIC = "ndcg@10"
 _SMALLEST_MATCH = 1e-3
 
-# Pairs (k1, b) that ReweightedBM25 chooses from.
+# Pairs (k1, b) and fields that ReweightedBM25 chooses from.
 _BM25_SETTINGS = ((1.5, 0.75), (0.5, 0.75), (0.5, 0.3), (0.0, 0.0))
+_BM25_FIELDS = (TEXT_FIELDS, ("title", "categories"), ("categories",))
 
 # Scores in a block of the grid search: it goes over a block hundreds of times, so a block should stay in the cache.
 _BLOCK_CELLS = 300_000
@@ -142,7 +142,7 @@ class ReweightedText:
 
     def _choose(self, grid: Sequence[tuple[str, CombinationForm, float]], ranks: FloatArray) -> ReweightedText:
         """Return the best of a grid, by the ranks of each of its points."""
-        values = [float(metric_values(row, _METRIC).mean()) for row in ranks]
+        values = [float(metric_values(row, SELECTION_METRIC).mean()) for row in ranks]
         best = int(np.argmax(values))
         text, form, weight = grid[best]
         # Without the other scorers, which are large and of no more use.
@@ -152,9 +152,9 @@ class ReweightedText:
         best_by_choice: dict[str, dict[str, float]] = {}
         for (text, form, weight), value in zip(grid, values, strict=True):
             choice = f"{text}, {form}"
-            if choice not in best_by_choice or value > best_by_choice[choice][_METRIC]:
-                best_by_choice[choice] = {"weight": weight, _METRIC: value}
-        validation = {_METRIC: values[best], "num_cases": ranks.shape[1], "best_by_choice": best_by_choice}
+            if choice not in best_by_choice or value > best_by_choice[choice][SELECTION_METRIC]:
+                best_by_choice[choice] = {"weight": weight, SELECTION_METRIC: value}
+        validation = {SELECTION_METRIC: values[best], "num_cases": ranks.shape[1], "best_by_choice": best_by_choice}
         chosen.details["validation"] = validation
         return chosen
 
@@ -178,35 +178,26 @@ class ReweightedBM25(ReweightedText):
 
     The settings of BM25 run from the usual one to "which words of the query occur at all" (`k1` 0), which leaves most
     of the order to the recommender. The fields run from all text to category names alone: where queries are made from
-    categories, that index knows how they were made, and few baselines are stronger.
+    categories, that index knows how they were made, and few baselines are stronger. Fields in which no item has a word
+    are left out.
 
     Args:
         items (`pyarrow.Table`): Rows of `ITEM_FEATURES` in the order of the catalogue.
         prior ([`Scorer`]): The recommender.
-        field_sets (`Sequence[Sequence[str]]`):
-            Fields to search, each set a choice of [`ReweightedText.fit`]; sets in which no item has a word are left
-            out.
-        form (`str`): As for [`ReweightedText`].
-        weight (`float`): As for [`ReweightedText`].
+
+    Raises:
+        DataError: If no item has a word.
     """
 
-    def __init__(
-        self,
-        items: pa.Table,
-        prior: Scorer,
-        *,
-        field_sets: Sequence[Sequence[str]] = (TEXT_FIELDS, ("title", "categories"), ("categories",)),
-        form: CombinationForm = "product",
-        weight: float = 0.1,
-    ) -> None:
+    def __init__(self, items: pa.Table, prior: Scorer) -> None:
         texts: dict[str, Scorer] = {}
-        for fields in field_sets:
+        for fields in _BM25_FIELDS:
             # An item table without categories (or titles) is no reason to refuse the other sets.
             try:
                 texts.update(BM25.variants(items, _BM25_SETTINGS, fields))
             except DataError:
                 continue
-        super().__init__(texts, prior, form=form, weight=weight)
+        super().__init__(texts, prior)
 
 
 def combine_scores(text: np.ndarray, prior: np.ndarray, form: CombinationForm, weight: float) -> Float32Array:

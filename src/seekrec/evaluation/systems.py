@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from seekrec.catalog import Catalog
 from seekrec.embeddings import LightGCNModel, SASRecForNextItem, embed_texts, load_semantic_encoder
@@ -33,7 +32,6 @@ class ModelRetriever:
         candidate_scoring (`str`): `"exact"` orders candidates by `model.rank`; `"beams"` by a beam search among them,
             as GenSAR's released code does: those that none of `num_beams` beams reaches come last, tied.
         behaviors (`tuple[str, ...]`): Behaviors that the model was trained for.
-        show_progress (`bool`): Show a bar when a call needs several batches.
 
     Raises:
         ConfigurationError: If `batch_size` is below 1, or beams are to order candidates and `num_beams` is None.
@@ -48,7 +46,6 @@ class ModelRetriever:
         num_beams: int | None = 50,
         candidate_scoring: CandidateScoring = "exact",
         behaviors: tuple[Behavior, ...] = BEHAVIORS,
-        show_progress: bool = True,
     ) -> None:
         if batch_size < 1:
             raise ConfigurationError(f"`batch_size` is {batch_size}; use at least 1.")
@@ -60,7 +57,6 @@ class ModelRetriever:
         self.num_beams = num_beams
         self.candidate_scoring = candidate_scoring
         self.behaviors = behaviors
-        self.show_progress = show_progress
         self.details: dict[str, object] = {} if num_beams is None else {"num_beams": num_beams}
 
     def retrieve(
@@ -101,9 +97,8 @@ class ModelRetriever:
             answers.append(answer + [ScoredItem(item, float("-inf")) for item in items if item not in reached])
         return answers
 
-    def _batches(self, num_requests: int) -> tqdm[tuple[int, int]]:
-        bounds = [(begin, begin + self.batch_size) for begin in range(0, num_requests, self.batch_size)]
-        return tqdm(bounds, desc="batches", leave=False, disable=not self.show_progress or len(bounds) < 2)
+    def _batches(self, num_requests: int) -> list[tuple[int, int]]:
+        return [(begin, begin + self.batch_size) for begin in range(0, num_requests, self.batch_size)]
 
 
 def baseline_systems(

@@ -9,6 +9,7 @@ from functools import partial
 from seekrec.catalog import Catalog, item_periods
 from seekrec.errors import DataError
 from seekrec.evaluation.evaluator import evaluate_system
+from seekrec.evaluation.metrics import SELECTION_METRIC
 from seekrec.evaluation.protocols import EvaluationCases, RankingProtocol, Retriever, Scorer, build_cases
 from seekrec.events import Split
 from seekrec.schema import BEHAVIORS, Behavior
@@ -88,9 +89,9 @@ class ValidationRanking:
         metrics = {}
         for (behavior, protocol), cases in zip(self._asked, self._cases, strict=True):
             row = evaluate_system(system, self.split, self.id_map, cases=cases, show_progress=False)
-            name = f"{behavior}_ndcg@10" if protocol == "full" else f"{behavior}_{protocol}_ndcg@10"
-            metrics[name] = row.metrics["ndcg@10"]
-        return {**metrics, "ndcg@10": sum(metrics.values()) / len(metrics)}
+            asked = behavior if protocol == "full" else f"{behavior}_{protocol}"
+            metrics[f"{asked}_{SELECTION_METRIC}"] = row.metrics[SELECTION_METRIC]
+        return {**metrics, SELECTION_METRIC: sum(metrics.values()) / len(metrics)}
 
 
 __all__ = ["ValidationRanking"]

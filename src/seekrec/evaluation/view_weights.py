@@ -25,11 +25,11 @@ from seekrec.catalog import item_periods
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation.likely_weights import (
     LEAST_WEIGHT,
-    METRIC,
     ScoredCases,
     choose_weights,
     likely_weights,
 )
+from seekrec.evaluation.metrics import SELECTION_METRIC
 from seekrec.evaluation.protocols import EvaluationCases, build_cases
 from seekrec.evaluation.score_cases import pad_lines, score_cases
 from seekrec.evaluation.view_choices import ViewChoices
@@ -151,7 +151,11 @@ def choose_view_weights(
         if behavior == SEARCH and views.unsearched is not None:
             weights["unsearched"] = _weigh_unsearched(model, processor, cases[behavior], views, weights)
         chosen[behavior] = weights
-        found[behavior] = {**weights, f"{METRIC} without": without, f"{METRIC} with": max(without, beside)}
+        found[behavior] = {
+            **weights,
+            f"{SELECTION_METRIC} without": without,
+            f"{SELECTION_METRIC} with": max(without, beside),
+        }
     model.set_views(views.only(used_views(chosen)))
     model.config.view_weights = write_view_weights(chosen)
     return found

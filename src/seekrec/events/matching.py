@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from types import ModuleType
 
+import bm25s
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from bm25s.stopwords import STOPWORDS_EN
 from scipy.sparse import csr_array
 
-from seekrec.errors import ConfigurationError, DataError, MissingDependencyError
+from seekrec.errors import ConfigurationError, DataError
 from seekrec.events.checks import check_choice
 from seekrec.util.hashing import hash_texts
 from seekrec.util.text import WORD, split_words
@@ -38,7 +39,6 @@ class WordIndex:
     Raises:
         ConfigurationError: If `k1` is negative or `b` outside 0..1.
         DataError: If no item has a word.
-        MissingDependencyError: If `bm25s` is not installed.
     """
 
     def __init__(self, words: list[list[str]], *, k1: float = 1.5, b: float = 0.75) -> None:
@@ -49,7 +49,7 @@ class WordIndex:
         self._num_items = len(words)
         # Words of an item, against which a longer one is discounted.
         self.mean_length = float(np.mean([len(own) for own in words]))
-        self._index = _import_bm25s().BM25(k1=k1, b=b, method="lucene")
+        self._index = bm25s.BM25(k1=k1, b=b, method="lucene")
         self._index.index(words, show_progress=False)
 
     def weights(self) -> tuple[npt.NDArray[np.uint64], csr_array]:
@@ -131,12 +131,10 @@ class HardMatches:
 
     Raises:
         DataError: If no item has a word in its title or description.
-        MissingDependencyError: If `bm25s` is not installed.
     """
 
     def __init__(self, items: pa.Table) -> None:
-        stop_words = _import_bm25s().stopwords.STOPWORDS_EN
-        self._stop_words = frozenset(word for stop_word in stop_words for word in split_words(stop_word))
+        self._stop_words = frozenset(word for stop_word in STOPWORDS_EN for word in split_words(stop_word))
         words = item_words(items, ("title", "description"))
         self._index = WordIndex([self._content_words(own) for own in words])
         self._found: dict[tuple[str, int], npt.NDArray[np.int64]] = {}
@@ -167,14 +165,6 @@ class HardMatches:
 
     def _content_words(self, words: list[str]) -> list[str]:
         return [word for word in words if word not in self._stop_words]
-
-
-def _import_bm25s() -> ModuleType:
-    try:
-        import bm25s
-    except ImportError as error:
-        raise MissingDependencyError("Matching words by BM25 needs bm25s; run `pip install bm25s`.") from error
-    return bm25s
 
 
 __all__ = ["TEXT_FIELDS", "HardMatches", "WordIndex", "item_words"]

@@ -35,12 +35,11 @@ def sample_negatives(
     kind: NegativeKind,
     num_negatives: int = 99,
     seed: int = 0,
-    exclude_user_items: bool = True,
     chosen: np.ndarray | None = None,
     skip_short: bool = False,
     counts: np.ndarray | None = None,
 ) -> list[list[str]]:
-    """Draw distinct items that are not the answer, for each case.
+    """Draw distinct items that the user acts on nowhere in the log, for each case.
 
     Args:
         split (`Split`): The split.
@@ -53,9 +52,6 @@ def sample_negatives(
             by popularity, then uniformly.
         num_negatives (`int`): Number of negatives of each case.
         seed (`int`): Changes the draw.
-        exclude_user_items (`bool`):
-            Leave out every item that the user acts on anywhere in the log. The target and the items of the case's
-            history are always left out.
         chosen (`np.ndarray`, *optional*): int64 numbers among the cases: only they are drawn for, and get the same
             items as among all.
         skip_short (`bool`): Give a case for which too few items are left (its user acted on nearly all) an empty list.
@@ -70,7 +66,6 @@ def sample_negatives(
         ConfigurationError: If an argument has an unknown value.
         DataError: If too few items are left to draw from for a case and `skip_short` is not set, or `"bm25"` finds no
             word in any item.
-        MissingDependencyError: If `"bm25"` negatives are requested and `bm25s` is not installed.
     """
     check_choice("kind", kind, NEGATIVE_KINDS)
     check_choice("behavior", behavior, BEHAVIORS)
@@ -80,7 +75,7 @@ def sample_negatives(
     selected = cases.select(behavior)
     numbers = (selected if chosen is None else selected[chosen]).tolist()
     targets = item_rows(split.log, pa.array(cases.item_id, pa.string()))[numbers]
-    known = _known_items(split, part, numbers, exclude_user_items)
+    known = _known_items(split, part, numbers)
     items = split.log.items
     ids = np.asarray(items["item_id"].to_pylist(), dtype=object)
     popularity = np.cumsum(_training_counts(split) if counts is None else counts)
@@ -122,33 +117,26 @@ def sample_negatives(
             of = f"the {num_popular} with interactions in training" if kind == "popularity" else "them"
             raise DataError(
                 f"`num_negatives` is {num_negatives}, but of {len(ids)} items only {len(drawn)} of {of} are left for "
-                f"user {cases.user_id[number]!r} without the target and {len(np.unique(own))} items of the user; "
+                f"user {cases.user_id[number]!r} without the target and {len(own)} items of the user; "
                 "lower `num_negatives`"
-                + (", set exclude_user_items=False" if exclude_user_items else "")
                 + (" or use kind='uniform'." if kind == "popularity" else " or rank the whole catalogue.")
             )
         negatives.append(ids[drawn].tolist())
     return negatives
 
 
-def _known_items(split: Split, part: SplitPart, numbers: list[int], exclude_user_items: bool) -> list[np.ndarray]:
-    """Return for each case the item rows that are not negatives: of its history, or of all the user's interactions."""
+def _known_items(split: Split, part: SplitPart, numbers: list[int]) -> list[np.ndarray]:
+    """Return for each case the item rows that are not negatives: of all interactions of its user, before or after."""
     timeline = split.timeline
     cases = split.cases(part)
-    known = []
-    for number in numbers:
-        history = cases.history(number)
-        known.append(np.unique(timeline.item[history[timeline.is_interaction[history]]]))
-    if not exclude_user_items:
-        return known
     acts = np.flatnonzero(timeline.is_interaction)
     users = split.log.events["user_id"].take(timeline.first_rows()).to_pylist()
     starts = np.searchsorted(timeline.user[acts], np.arange(len(users) + 1))
     user_number = {user_id: number for number, user_id in enumerate(users)}
-    for case, number in enumerate(numbers):
+    known = []
+    for number in numbers:
         user = user_number[cases.user_id[number]]
-        acted_on = timeline.item[acts[starts[user] : starts[user + 1]]]
-        known[case] = np.union1d(known[case], acted_on)
+        known.append(np.unique(timeline.item[acts[starts[user] : starts[user + 1]]]))
     return known
 
 

@@ -21,12 +21,11 @@ from huggingface_hub import DatasetCardData, EvalResult, EvalResultEntry, ModelC
 
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.evaluation import ResultRow
+from seekrec.evaluation.metrics import SELECTION_METRIC
 from seekrec.recipes.record import EVERYTHING
 
 # Metrics of a card's tables and of its metadata.
 CARD_METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10", "mrr@10")
-# The metric whose interval stands beside it.
-INTERVAL_METRIC = "ndcg@10"
 PIPELINE_TAG = "text-ranking"
 
 # A row of results, a run or a data set, as JSON holds it.
@@ -200,7 +199,7 @@ def result_tables(results: Sequence[Row]) -> list[Table]:
             {
                 "system": row["system"],
                 "cells": [_value_text(row["metrics"].get(name), best[name]) for name in table["metrics"]],
-                "interval": _interval_text(row["intervals"].get(INTERVAL_METRIC)),
+                "interval": _interval_text(row["intervals"].get(SELECTION_METRIC)),
             }
             for row in rows
         ]
@@ -225,11 +224,11 @@ def eval_results_yaml(results: Sequence[Row] | None, run: Values) -> str | None:
     for row in _own_rows(results, run):
         # Ranking of the whole catalogue is what a task is; other candidates have their name in it.
         candidates = "" if row["protocol"] == "full" else f"_{row['protocol']}"
-        task = re.sub(r"\W+", "_", f"{row['behavior']}{candidates}_{INTERVAL_METRIC}".replace("@", "_at_"))
+        task = re.sub(r"\W+", "_", f"{row['behavior']}{candidates}_{SELECTION_METRIC}".replace("@", "_at_"))
         entry = EvalResultEntry(
             dataset_id=run["dataset_id"],
             task_id=task,
-            value=round(row["metrics"][INTERVAL_METRIC], 4),
+            value=round(row["metrics"][SELECTION_METRIC], 4),
             notes=_setting_text(row),
         )
         entries.setdefault(task, entry)

@@ -17,9 +17,9 @@ from seekrec.catalog import Catalog
 from seekrec.embeddings import NeighborTables, SASRecForNextItem
 from seekrec.evaluation import ModelRetriever, ResultRow, baseline_systems, compare_on_new_items, format_table
 from seekrec.evaluation.baselines import SASRecScorer
+from seekrec.evaluation.more_baselines import SAMPLED_SASREC
 from seekrec.evaluation.protocols import RankingProtocol, Scorer
 from seekrec.evaluation.relearned import relearn
-from seekrec.evaluation.rivals import SAMPLED_SASREC
 from seekrec.evaluation.tuning import Tuning
 from seekrec.evaluation.validation import ValidationRanking
 from seekrec.events import EventLog, Split, has_training_events
@@ -186,7 +186,7 @@ class AnsweringRecipe(RecipeSettings, ABC, Generic[ModelT, ProcessorT]):
 
     def make_retriever(self, model: Any) -> ModelRetriever:
         """Make the retriever of a model for evaluation."""
-        return ModelRetriever(model, self.processor, num_beams=None, behaviors=self.behaviors, show_progress=False)
+        return ModelRetriever(model, self.processor, num_beams=None, behaviors=self.behaviors)
 
     def compare(self, model: ModelT) -> list[ResultRow]:
         """Rank the test cases with the model, baselines and other saved models; then the cases of new items."""

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 
 from seekrec.embeddings import SASRecConfig
 from seekrec.errors import ConfigurationError
-from seekrec.evaluation.rivals import RIVALS, Rival
+from seekrec.evaluation.more_baselines import MORE_BASELINES, MoreBaseline
 from seekrec.events.partitions.engines import Engine
 from seekrec.events.readers import OTHER_DATASETS, READERS
 from seekrec.events.readers.times import TimeUnit
@@ -190,7 +190,7 @@ class EvaluationArguments:
     max_test_cases: int | None = None
     candidate_protocols: list[Literal["uniform", "popularity", "bm25"]] = field(default_factory=list)
     num_negatives: int = 99
-    baselines: list[Literal["none", "usual", Rival, "all"]] = field(default_factory=lambda: ["usual"])
+    baselines: list[Literal["none", "usual", MoreBaseline, "all"]] = field(default_factory=lambda: ["usual"])
     measures: bool = False
     compare_with: list[str] = field(default_factory=list)
 
@@ -204,9 +204,9 @@ class EvaluationArguments:
         return bool(self.baselines) and "none" not in self.baselines
 
     @property
-    def rivals(self) -> list[Rival]:
+    def more_baselines(self) -> list[MoreBaseline]:
         """The baselines beside the usual ones."""
-        return [name for name in RIVALS if name in self.baselines or "all" in self.baselines]
+        return [name for name in MORE_BASELINES if name in self.baselines or "all" in self.baselines]
 
 
 @dataclass

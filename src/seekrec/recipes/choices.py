@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from seekrec.embeddings.softmax import LARGE_CATALOG
 from seekrec.errors import ConfigurationError
+from seekrec.evaluation.metrics import SELECTION_METRIC
 from seekrec.models.views import BY_VALIDATION
 from seekrec.recipes.arguments import EvaluationArguments
 from seekrec.recipes.situation import Choice, Situation
@@ -81,7 +82,7 @@ def _choose_shared(s: Situation) -> list[Choice]:
         Choice("save_steps", 0.125, "with each evaluation"),
         Choice("save_total_limit", 2, "the best and the last"),
         Choice("load_best_model_at_end", True, "the best checkpoint is the result"),
-        Choice("metric_for_best_model", "eval_ndcg@10", "of validation, the mean of both tasks"),
+        Choice("metric_for_best_model", f"eval_{SELECTION_METRIC}", "of validation, the mean of both tasks"),
         Choice("greater_is_better", True, "NDCG"),
         Choice("logging_steps", 50, ""),
         Choice("view_weights", [BY_VALIDATION], "SASRec, words, clicks are added as far as validation gains"),

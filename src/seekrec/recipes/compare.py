@@ -14,12 +14,12 @@ from seekrec.embeddings import NeighborTables
 from seekrec.evaluation.baselines import Popularity
 from seekrec.evaluation.conditions import QUERY_FORMS, RARER_FORMS, compare_query_forms
 from seekrec.evaluation.measures import measure_rows
+from seekrec.evaluation.more_baselines import answers_protocol, more_baseline_systems, role_of
 from seekrec.evaluation.partition_cases import PartitionCases
 from seekrec.evaluation.partition_lists import measure_partitions
 from seekrec.evaluation.partitioned import evaluate_partitions
 from seekrec.evaluation.protocols import RankingProtocol, Retriever, Scorer, build_cases
 from seekrec.evaluation.report import NUM_IN_ALL, ResultRow
-from seekrec.evaluation.rivals import answers_protocol, rival_systems, role_of
 from seekrec.evaluation.tables import evaluate_systems
 from seekrec.evaluation.tuning import Tuning
 from seekrec.events import Split
@@ -80,7 +80,7 @@ def compare_on_test(
             log in partitions none.
         counts (`np.ndarray`, *optional*): Of a log in partitions, interactions of each item in training.
         train_sampled (`Callable`, *optional*): Trains the baseline `sampled_sasrec`.
-        count_neighbors (`Callable`, *optional*): See [`rival_systems`].
+        count_neighbors (`Callable`, *optional*): See [`more_baseline_systems`].
         relearn (`Callable`, *optional*): Returns baselines, as they were tuned, that have learned from more events.
         beside (`Mapping[str, Scorer or Retriever]`, *optional*): Further systems, whose searches are not asked in
             other forms.
@@ -116,8 +116,8 @@ def compare_on_test(
             seed=seed,
         )
         baselines.update(make_baselines(tuning))
-        baselines |= rival_systems(
-            settings.rivals,
+        baselines |= more_baseline_systems(
+            settings.more_baselines,
             tuning,
             baselines,
             train_sampled=train_sampled,

@@ -100,7 +100,6 @@ def _load_other(
         load_processor(folder, catalog),
         num_beams=num_beams if writes else None,
         behaviors=behaviors,
-        show_progress=False,
     )
     return family, SavedModel(system, not own or any(row.protocol.startswith("full") for row in own))
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from seekrec.corpora.stream import HISTORY_TASKS
+from seekrec.embeddings.softmax import LARGE_CATALOG
 from seekrec.models.views import BY_VALIDATION, NUM_VIEWED
 from seekrec.recipes.collaborative import NUM_FINISHING_EPOCHS
 from seekrec.recipes.fit import RANKINGS_OF_VIEWS, SECONDS_OF_BASELINE_ITEM, count_view_cases
@@ -262,7 +263,7 @@ def _whole_seconds(family: str, situation: Situation, values: Mapping[str, objec
     log, sizes = situation.log, _measure(family, situation, values)
     speed, share = situation.machine.gflops * 1e9, situation.machine.share_of_core
     items, width = log.num_items, _number(values, "sasrec_hidden_size", 64)
-    compared = min(items, 4096 if items > 50_000 else items)
+    compared = min(items, 4096 if items > LARGE_CATALOG else items)
     # GenSR trains one without the last events, which then learns them.
     epochs = _number(values, "sasrec_num_epochs", 40)
     passes = 2 * epochs + min(epochs, NUM_FINISHING_EPOCHS) if _number(values, "num_unseen_events", 0) else epochs

@@ -213,7 +213,6 @@ class GenSARRecipe(T5Recipe[GenSARForConditionalGeneration, GenSARProcessor]):
             self.processor,
             num_beams=self.num_beams,
             candidate_scoring=self.tasks.candidate_scoring,
-            show_progress=False,
         )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,7 +21,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from seekrec.evaluation import build_cases
 from seekrec.evaluation.metrics import Interval, bootstrap_intervals, paired_bootstrap
-from seekrec.evaluation.mutual_information import Information, mutual_information
+from seekrec.evaluation.mutual_information import mutual_information, resampled_mean
 from seekrec.models import GenSRForConditionalGeneration
 from seekrec.recipes.arguments import SPLIT_SEED
 from seekrec.recipes.drawing import panels
@@ -209,20 +208,6 @@ def measure_information(exhibit: Exhibit, pair: PairStates) -> tuple[list[Number
             for says in (claim.says for claim in exhibit.claims)
         ]
     return numbers, findings
-
-
-def resampled_mean(estimates: Sequence[Information], *, num_samples: int = 10_000) -> FloatArray:
-    """Return the mean of several estimates, in bits, of resamples of the groups and of the estimates.
-
-    Args:
-        estimates (`Sequence[Information]`): Of the same groups; the same resamples for as many estimates.
-        num_samples (`int`): Number of resamples.
-    """
-    # (num_estimates, num_samples): each column is one resample of the groups.
-    bits = np.stack([one.resampled(num_samples=num_samples) for one in estimates])
-    drawn = np.random.default_rng(0).integers(len(estimates), size=bits.shape)
-    means: FloatArray = np.take_along_axis(bits, drawn, axis=0).mean(0)
-    return means
 
 
 def own_neighbors(states: npt.NDArray[np.float32], tasks: npt.NDArray[np.int64]) -> FloatArray:

@@ -61,7 +61,6 @@ def run_recipe(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     for name in ("bm25s", "sentence_transformers", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("bm25s").addFilter(_is_warning)  # it sets a level of its own when it is imported
     disable_progress_bar()  # of files read and written; a training shows its own
     with one_line_errors(script if isinstance(script, str) else " ".join(["seekrec", *script[2:]])):
         options = find_packaged_settings(recipe_type.family(), sys.argv[1:] if argv is None else argv)
@@ -78,10 +77,6 @@ def run_recipe(
                 else:
                     run_twice(recipe)
     return recipe
-
-
-def _is_warning(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.WARNING
 
 
 def find_packaged_settings(family: str, argv: Sequence[str]) -> list[str]:

@@ -150,7 +150,7 @@ def rank_by_heads(run: Run, trainings: Trainings) -> list[ResultRow]:
             with ranking_by(model, "ranking" if head == "ranking" else "retrieval"):
                 retriever = recipe.make_retriever(model)
                 rows += _rank_long(recipe, f"SynerGen, {head} head", retriever, searches=head == "retrieval")
-    write_results(kept, rows, save_ranks=True)
+    write_results(kept, rows)
     return rows
 
 

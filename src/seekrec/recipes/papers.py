@@ -16,6 +16,7 @@ import yaml
 
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation import ResultRow, read_results
+from seekrec.evaluation.metrics import SELECTION_METRIC
 from seekrec.recipes.variants import FULL, Settings, as_options, changed, read_variants, run_variant
 from seekrec.schema import Behavior
 from seekrec.util.package_data import data_folder, find_settings
@@ -199,7 +200,7 @@ def _read_exhibit(name: str, content: Settings) -> Exhibit:
         systems_of=_name(content.get("systems_of")),
         cases={behavior: _names(protocols) for behavior, protocols in cases.items()},
         metrics=_names(content.get("metrics", [])),
-        decides=str(content.get("decides", "ndcg@10")),
+        decides=str(content.get("decides", SELECTION_METRIC)),
         picture=cast("Picture", content.get("picture", "none")),
         measure=_name(content.get("measure")),
         axis=str(content.get("axis", "")),

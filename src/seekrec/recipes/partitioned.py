@@ -106,7 +106,7 @@ class PartitionedData:
         # Those who ask for held-out items, and the baselines that count all acts or searches, read all of them, too.
         readings = 1 + bool(only_candidates and len(protocols) > 1) + (self.held_out is not None)
         if settings.has_baselines:
-            readings += len({"query_log", "item_knn"}.intersection(settings.rivals))
+            readings += len({"query_log", "item_knn"}.intersection(settings.more_baselines))
             # Forms of queries are asked of a few searches, which stand in all of them.
             readings += 1
         # Lists, and the query log that tells which queries are new.

@@ -133,7 +133,7 @@ def record_run(
     """
     settings = {name: value for part in arguments for name, value in option_values(part).items()}
     with replace_part(folder, "results") as new:
-        write_results(new / "results.json", rows, save_ranks=True)
+        write_results(new / "results.json", rows)
         if quality is not None:
             quality.save(new / "identifiers.json")
         save_run(

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from seekrec.evaluation import Retriever, ValidationRanking
+from seekrec.evaluation.metrics import SELECTION_METRIC
 from seekrec.models import SynerGenConfig, SynerGenForSearchAndRecommendation, SynerGenProcessor
 from seekrec.recipes.window_recipe import WindowRecipe
 
@@ -108,25 +109,24 @@ def choose_head(
     model: SynerGenForSearchAndRecommendation,
     system: Retriever,
     validation: ValidationRanking,
-    *,
-    heads: Sequence[Head] = HEADS,
 ) -> dict[str, float]:
     """Write into `model.config.rank_by` the head that orders the validation candidates better, and log it.
+
+    Of heads that are as good, the first of `HEADS` is taken.
 
     Args:
         model (`PreTrainedModel`): Its configuration has `rank_by`.
         system ([`Retriever`]): Asks this very model.
         validation ([`ValidationRanking`]): Validation by protocols with candidates.
-        heads (`Sequence[str]`): Choices of `rank_by`; the first of the best is taken.
 
     Returns:
         `dict[str, float]`: For each head its mean NDCG@10.
     """
     found: dict[str, float] = {}
-    for head in heads:
+    for head in HEADS:
         with ranking_by(model, head):
-            found[head] = validation(system)["ndcg@10"]
-    model.config.rank_by = max(heads, key=lambda head: found[head])
+            found[head] = validation(system)[SELECTION_METRIC]
+    model.config.rank_by = max(HEADS, key=lambda head: found[head])
     found_text = ", ".join(f"{head} {value:.4f}" for head, value in found.items())
     logger.info("`rank` orders by the %s head; NDCG@10 of validation candidates: %s", model.config.rank_by, found_text)
     return found

@@ -223,7 +223,7 @@ class T5Recipe(Recipe[T5T, ProcessorT]):
 
     def make_retriever(self, model: T5T) -> ModelRetriever:
         """Make the system that answers with a model, by beam search."""
-        return ModelRetriever(model, self.processor, num_beams=self.num_beams, show_progress=False)
+        return ModelRetriever(model, self.processor, num_beams=self.num_beams)
 
 
 __all__ = [

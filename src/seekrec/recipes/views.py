@@ -194,7 +194,7 @@ def _fit_views(
 ) -> Views:
     whole = None if recipe.parts is None else recipe.parts.split
     # What baselines count, too, is counted once.
-    is_shared = "item_knn" in names and "item_knn" in recipe.evaluation.rivals
+    is_shared = "item_knn" in names and "item_knn" in recipe.evaluation.more_baselines
     others = [name for name in names if name != "item_knn"] if is_shared else names
     views = Views.fit(recipe.split, recipe.catalog, recipe.items.sasrec, words, whole=whole, names=others)
     return replace(views, item_knn=count_neighbors(recipe).of_view()) if is_shared else views

@@ -35,19 +35,19 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str).encode("utf-8", "replace").decode()
 
 
-def log_as_json(level: int = logging.INFO) -> None:
+def log_as_json() -> None:
     """Write the logs of this process as JSON lines to the standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    logger.setLevel(level)
+    logger.setLevel(logging.INFO)
     for name in ("uvicorn", "uvicorn.error"):
         server = logging.getLogger(name)
         server.handlers[:] = []
         server.propagate = True
-        server.setLevel(level)
+        server.setLevel(logging.INFO)
     # A history may name items that the catalogue lacks: a line for each such request, with ids that a client made up.
     logging.getLogger("seekrec.models").setLevel(logging.ERROR)
     # It would write whole paths, with the ids of users in them; the server writes its own.

@@ -53,9 +53,8 @@ class TimeBudget(TrainerCallback, ExportableState):
 
     Args:
         max_seconds (`float`): Seconds of the whole run, from the start of its process.
-        evaluation_ratio (`float`): How many times as long as one validation everything after training takes.
-        least_reserve (`float`): Seconds that are left for it at least.
-        validation_seconds (`float`): Seconds of a validation, before one was timed.
+        least_reserve (`float`): Seconds that are left at least for everything after training.
+        validation_seconds (`float`): Seconds of a validation, before one was timed; so many are left, too.
         clock (`Callable`, *optional*): Returns the seconds of the run; see [`process_seconds`].
     """
 
@@ -63,14 +62,12 @@ class TimeBudget(TrainerCallback, ExportableState):
         self,
         max_seconds: float,
         *,
-        evaluation_ratio: float = 1.0,
         least_reserve: float = 0.0,
         validation_seconds: float = 0.0,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self.clock = clock or process_seconds
         self.max_seconds = max_seconds
-        self.evaluation_ratio = evaluation_ratio
         self.least_reserve = least_reserve
         self.validation_seconds = validation_seconds
         self.seconds_before = 0.0
@@ -84,7 +81,7 @@ class TimeBudget(TrainerCallback, ExportableState):
 
     def seconds_left(self) -> float:
         """Return the seconds that training may still take, its last validation included."""
-        reserve = max(self.least_reserve, self.evaluation_ratio * self.validation_seconds)
+        reserve = max(self.least_reserve, self.validation_seconds)
         return self.max_seconds - self.clock() - self.seconds_before - reserve
 
     def state(self) -> dict[str, object]:

@@ -133,7 +133,6 @@ def write_request_shards(
     *,
     seed: int,
     engine: Engine = "local",
-    num_workers: int | None = None,
 ) -> RequestShards:
     """Write the training requests of every partition, and with `item_queries` those for the items.
 
@@ -147,7 +146,6 @@ def write_request_shards(
         folder (`str` or `Path`): Where to write; what other arguments have made there is replaced.
         seed (`int`): Seed of the choice of a query for items that were recommended.
         engine (`str`): See [`run_partitions`].
-        num_workers (`int`, *optional*): See [`run_partitions`].
 
     Returns:
         [`RequestShards`]: At least one request.
@@ -163,7 +161,7 @@ def write_request_shards(
     begin_shards(target, split, asked)
     inputs = save_inputs(target, catalog, processor.tokenizer)
     write_table(inputs / QUERIES_FILE, pa.table({"query": list_queries(facts.queries, catalog, settings)}))
-    texts = write_texts(split, inputs, target / TEXTS_FOLDER, asked, engine=engine, num_workers=num_workers)
+    texts = write_texts(split, inputs, target / TEXTS_FOLDER, asked, engine=engine)
     first_users = np.cumsum([0, *(partition.num_users for partition in split.log.partitions)]).tolist()
     numbers: list[int | None] = [*range(split.num_partitions)]
     if "item_queries" in settings.extra_requests:
@@ -176,7 +174,7 @@ def write_request_shards(
         )
         for number in numbers
     ]
-    run_partitions(write_request_shard, jobs, engine=engine, num_workers=num_workers)
+    run_partitions(write_request_shard, jobs, engine=engine)
     for name in (_ACTED_FILE, _INTERACTIONS_FILE):
         if found := [path for job in jobs if (path := Path(job.output) / name).is_file()]:
             join_arrays(found, target / name)

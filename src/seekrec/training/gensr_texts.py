@@ -67,7 +67,6 @@ def write_texts(
     asked: JsonObject,
     *,
     engine: Engine,
-    num_workers: int | None,
 ) -> TextShards:
     """Write the tokens and matches of all texts, some at a time."""
     begin_shards(folder, split, asked)
@@ -83,7 +82,7 @@ def write_texts(
         )
         for first in range(0, num_texts, _TEXTS_AT_A_TIME)
     ]
-    run_partitions(write_text_shard, jobs, engine=engine, num_workers=num_workers)
+    run_partitions(write_text_shard, jobs, engine=engine)
     finish_shards(folder, jobs, {})
     return TextShards(folder)
 

@@ -13,23 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from xxhash import xxh64_intdigest
 
 from seekrec.util.arrow import is_list, one_array
 from seekrec.util.memory_maps import row_blocks
 
 NameT = TypeVar("NameT", bound=str)
 
-# The five primes of XXH64.
-_XXH = tuple(
-    np.uint64(prime)
-    for prime in (
-        0x9E3779B185EBCA87,
-        0xC2B2AE3D27D4EB4F,
-        0x165667B19E3779F9,
-        0x85EBCA77C2B2AE63,
-        0x27D4EB2F165667C5,
-    )
-)
+# Arrow's bytes are Python objects for a moment, of so many texts at a time.
 _TEXTS_AT_A_TIME = 1 << 16
 
 _UNSIGNED = {8: pa.uint8(), 16: pa.uint16(), 32: pa.uint32(), 64: pa.uint64()}
@@ -161,79 +152,18 @@ def hash_numbers(*parts: int | np.ndarray) -> NDArray[np.uint64]:
 def hash_texts(texts: pa.Array) -> NDArray[np.uint64]:
     """Compute XXH64 (seed 0) of the UTF-8 bytes of each text.
 
-    The package `xxhash` has no function for whole columns: this one gives the same numbers without a Python object
-    for each text.
-
     Args:
         texts (`pyarrow.Array`): Text; null counts as empty.
 
     Returns:
         `np.ndarray`: uint64, one a text.
     """
-    filled = pc.fill_null(texts, "").cast(pa.large_string())
-    _, offset_buffer, text_buffer = filled.buffers()
-    offsets = np.frombuffer(offset_buffer, dtype="<i8")[filled.offset : filled.offset + len(filled) + 1]
-    text = np.frombuffer(text_buffer, dtype=np.uint8) if text_buffer is not None else np.empty(0, dtype=np.uint8)
-    lengths = np.diff(offsets)
-    hashes = np.empty(len(filled), dtype=np.uint64)
-    for length in np.unique(lengths).tolist():
-        rows = np.flatnonzero(lengths == length)
-        for first in range(0, len(rows), _TEXTS_AT_A_TIME):
-            some = rows[first : first + _TEXTS_AT_A_TIME]
-            if length:
-                letters = np.lib.stride_tricks.sliding_window_view(text, length)[offsets[some]]
-            else:
-                letters = np.empty((len(some), 0), dtype=np.uint8)
-            hashes[some] = _xxh64(letters)
+    hashes = np.empty(len(texts), dtype=np.uint64)
+    for first in range(0, len(texts), _TEXTS_AT_A_TIME):
+        # As bytes: texts would be decoded, and encoded again, one by one.
+        some = pc.fill_null(texts.slice(first, _TEXTS_AT_A_TIME), "").cast(pa.large_binary()).to_pylist()
+        hashes[first : first + len(some)] = np.fromiter(map(xxh64_intdigest, some), np.uint64, count=len(some))
     return hashes
-
-
-def _xxh64(letters: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Hash texts of one length, uint8 of shape `(num_texts, length)`; the steps are those of XXH64's specification."""
-    length = letters.shape[1]
-
-    def words(start: int, count: int, kind: str) -> NDArray[np.uint64]:
-        """Read `count` little-endian numbers of each text: uint64 of shape `(count, num_texts)`."""
-        size = np.dtype(kind).itemsize
-        part = np.ascontiguousarray(letters[:, start : start + count * size])
-        return part.view(kind).astype(np.uint64).T
-
-    def mixed(lane: NDArray[np.uint64], word: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        return _rotated(lane + word * _XXH[1], 31) * _XXH[0]
-
-    state: NDArray[np.uint64] = np.full(len(letters), length, dtype=np.uint64)
-    stripes = length // 32 * 32
-    if stripes:
-        first, second = int(_XXH[0]), int(_XXH[1])
-        lanes = [
-            np.full(len(letters), start % 2**64, dtype=np.uint64) for start in (first + second, second, 0, -first)
-        ]
-        for number, word in enumerate(words(0, stripes // 8, "<u8")):
-            lanes[number % 4] = mixed(lanes[number % 4], word)
-        merged = np.zeros(len(letters), dtype=np.uint64)
-        for lane, turn in zip(lanes, (1, 7, 12, 18), strict=True):
-            merged += _rotated(lane, turn)
-        for lane in lanes:
-            merged = (merged ^ mixed(np.zeros_like(lane), lane)) * _XXH[0] + _XXH[3]
-        state += merged
-    else:
-        state += _XXH[4]
-    eights = (length - stripes) // 8
-    for word in words(stripes, eights, "<u8"):
-        state = _rotated(state ^ mixed(np.zeros_like(word), word), 27) * _XXH[0] + _XXH[3]
-    place = stripes + eights * 8
-    if length - place >= 4:
-        state = _rotated(state ^ words(place, 1, "<u4")[0] * _XXH[0], 23) * _XXH[1] + _XXH[2]
-        place += 4
-    for letter in words(place, length - place, "u1"):
-        state = _rotated(state ^ letter * _XXH[4], 11) * _XXH[0]
-    state = (state ^ (state >> np.uint64(33))) * _XXH[1]
-    state = (state ^ (state >> np.uint64(29))) * _XXH[2]
-    return state ^ (state >> np.uint64(32))
-
-
-def _rotated(values: NDArray[np.uint64], bits: int) -> NDArray[np.uint64]:
-    return (values << np.uint64(bits)) | (values >> np.uint64(64 - bits))
 
 
 __all__ = [

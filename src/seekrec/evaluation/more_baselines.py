@@ -42,14 +42,16 @@ CEILING = "exact query group x SASRec"
 LESS_DRAWS = " less draws"
 SAMPLED_SASREC = "SASRec, sampled softmax"
 
-Rival = Literal["query_log", "rank_fusion", "item_knn", "sampled_sasrec", "query_group", "negative_draws"]
+MoreBaseline = Literal["query_log", "rank_fusion", "item_knn", "sampled_sasrec", "query_group", "negative_draws"]
 
-RIVALS: tuple[Rival, ...] = get_args(Rival)
+MORE_BASELINES: tuple[MoreBaseline, ...] = get_args(MoreBaseline)
 
 # Baselines by the same users, and what is near by them.
 _NEAREST: dict[str, Nearness] = {"item-kNN": "users", "sequential item-kNN": "sequences"}
 # Smoothings that a query log chooses from.
 _SMOOTHINGS = (0.1, 1.0, 10.0)
+# What is added to each rank before it is inverted, as Cormack et al. do.
+_RANK_CONSTANT = 60.0
 
 
 class QueryLogScorer:
@@ -80,7 +82,6 @@ class RankFusion:
     Args:
         systems (`Mapping[str, Scorer]`): Systems by name; requests must be of a behavior that all answer.
         lists_all (`Collection[str]`): Those whose list may hold items of any score.
-        constant (`float`): What is added to each rank.
         depth (`int`): Length of a list.
     """
 
@@ -89,16 +90,14 @@ class RankFusion:
         systems: Mapping[str, Scorer],
         *,
         lists_all: Collection[str] = (),
-        constant: float = 60.0,
         depth: int = 1000,
     ) -> None:
         self.systems = dict(systems)
         self.lists_all = frozenset(lists_all)
-        self.constant = constant
         self.depth = depth
         answered = [set(system.behaviors) for system in self.systems.values()]
         self.behaviors = tuple(behavior for behavior in BEHAVIORS if all(behavior in own for own in answered))
-        self.details: dict[str, object] = {"systems": list(self.systems), "constant": constant, "depth": depth}
+        self.details: dict[str, object] = {"systems": list(self.systems), "constant": _RANK_CONSTANT, "depth": depth}
 
     def score_all(self, requests: Sequence[Request]) -> Float32Array:
         """Add up the reciprocal ranks; see [`Scorer`]."""
@@ -110,12 +109,12 @@ class RankFusion:
                 lowest = np.partition(row, -self.depth)[-self.depth] if len(row) > self.depth else -np.inf
                 least = -np.inf if name in self.lists_all else 0
                 listed = np.flatnonzero((row >= lowest) & (row > least))
-                total[listed] += 1 / (self.constant + rankdata(-row[listed], method="average"))
+                total[listed] += 1 / (_RANK_CONSTANT + rankdata(-row[listed], method="average"))
         return np.zeros((0, 0), np.float32) if fused is None else fused
 
 
-def rival_systems(
-    names: Collection[Rival],
+def more_baseline_systems(
+    names: Collection[MoreBaseline],
     tuning: Tuning,
     baselines: Mapping[str, Scorer],
     *,
@@ -123,7 +122,7 @@ def rival_systems(
     count_neighbors: Callable[[], NeighborTables] | None = None,
     whole: Iterable[Split] | None = None,
 ) -> dict[str, Scorer]:
-    """Build rivals by their names in settings.
+    """Build baselines beside the usual ones by their names in settings.
 
     One that the log has nothing for is left out: a query log without searches in training, say.
 
@@ -205,12 +204,12 @@ def role_of(name: str) -> Role:
 __all__ = [
     "CEILING",
     "LESS_DRAWS",
-    "RIVALS",
+    "MORE_BASELINES",
     "SAMPLED_SASREC",
+    "MoreBaseline",
     "QueryLogScorer",
     "RankFusion",
-    "Rival",
     "answers_protocol",
-    "rival_systems",
+    "more_baseline_systems",
     "role_of",
 ]

@@ -12,8 +12,8 @@ from seekrec.embeddings import ItemNeighbors, NeighborTables
 from seekrec.evaluation.ceilings import DrawCorrection, QueryGroup, count_draws
 from seekrec.evaluation.evaluator import evaluate_system
 from seekrec.evaluation.item_knn import ItemKNN
+from seekrec.evaluation.more_baselines import CEILING, QueryLogScorer, RankFusion, more_baseline_systems
 from seekrec.evaluation.protocols import build_cases
-from seekrec.evaluation.rivals import CEILING, QueryLogScorer, RankFusion, rival_systems
 from seekrec.evaluation.tuning import Tuning, for_protocol
 from seekrec.events.query_log import QueryLog
 from seekrec.events.splits import split_log
@@ -89,7 +89,7 @@ def test_rivals_stand_beside_the_baselines_and_say_what_validation_chose(shop_sp
     uniform = Fixed(np.arange(10.0))
     baselines = {"SASRec": uniform, "BM25": Fixed([1] * 10, ("search",)), "dense text": uniform}
     names = ["query_log", "rank_fusion", "item_knn", "sampled_sasrec", "query_group", "negative_draws"]
-    found = rival_systems(
+    found = more_baseline_systems(
         names,
         Tuning(shop_split, id_map, num_negatives=3),
         baselines,
@@ -136,7 +136,7 @@ def test_a_log_without_searches_has_no_rivals_of_searches(shop_split):
     baselines = {"SASRec": Fixed([1, 2, 3, 4])}
     names = ["query_log", "query_group", "item_knn"]
     tables = NeighborTables.fit([split], IDS)
-    found = rival_systems(names, Tuning(split, IDS), baselines, count_neighbors=lambda: tables)
+    found = more_baseline_systems(names, Tuning(split, IDS), baselines, count_neighbors=lambda: tables)
     assert list(found) == [
         *("item-kNN", "item-kNN x SASRec"),
         *("sequential item-kNN", "sequential item-kNN x SASRec"),
