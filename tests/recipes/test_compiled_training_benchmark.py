@@ -12,6 +12,7 @@ OPTIONS = ("--families", "intsr", "--num_items", "30", "--batch_size", "2", "--l
 
 
 # Of tensors that keep their gradient elsewhere; dynamo hides the warning, unless it is an error.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 def test_compiled_steps_are_those_that_were_not_compiled(monkeypatch):
     """A graph is traced and run as it is: to write code for it takes minutes."""
