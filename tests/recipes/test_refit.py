@@ -161,7 +161,7 @@ def test_its_card_says_so_and_claims_no_figures(shipped):
 
 
 def test_its_test_cases_are_no_test_of_it_for_others(shipped, refitted, split):
-    with pytest.raises(ConfigurationError, match="has learned from all events of its log"):
+    with pytest.raises(ConfigurationError, match="was trained on all events of its log"):
         read_tested(shipped[0] / "model", split)
     with pytest.raises(ConfigurationError, match="was trained on another split"):
         read_tested(refitted[0] / "model", split)
@@ -169,7 +169,7 @@ def test_its_test_cases_are_no_test_of_it_for_others(shipped, refitted, split):
 
 
 def test_a_second_training_has_no_minutes():
-    with pytest.raises(ConfigurationError, match=r"`refit` is everything, .* beside `max_minutes: 3`"):
+    with pytest.raises(ConfigurationError, match=r"`refit` is everything, .* together with `max_minutes: 3`"):
         RunArguments(refit="everything", max_minutes=3)
 
 
