@@ -707,7 +707,7 @@ def test_views_of_other_items_are_refused():
     model, _ = make_intsr()
     with pytest.raises(ConfigurationError, match="knows 23 items, the catalogue has 24"):
         Views(24).with_recommender(make_sasrec(23))
-    with pytest.raises(ConfigurationError, match="hold no recommender"):
+    with pytest.raises(ConfigurationError, match="contain no recommender"):
         model.set_views(Views(24))
         model.config.view_weights = ["search.collaborative=1"]
         rows = model.catalog_views(model.current_snapshot(), replace(Views(24), lexical=None))
