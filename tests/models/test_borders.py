@@ -85,10 +85,10 @@ def test_a_table_of_masks_has_one_for_each_request(answering):
 @pytest.mark.parametrize(
     ("where", "message"),
     [
-        (5, "`where` is 5; give a boolean mask"),
-        ("i3", "`where` is 'i3'; give a boolean mask"),
-        ({"i3": True}, "`where` is .*; give a boolean mask"),
-        (iter(["i3"]), "`where` is .*; give a boolean mask"),
+        (5, "`where` is 5; pass a boolean mask"),
+        ("i3", "`where` is 'i3'; pass a boolean mask"),
+        ({"i3": True}, "`where` is .*; pass a boolean mask"),
+        (iter(["i3"]), "`where` is .*; pass a boolean mask"),
         ([True, False], "`where` contains True; a filter is a boolean mask"),
         ([["i3", None], None], "`where` contains None of type NoneType; a filter is"),
         (["i3", None], "`where` contains None of type NoneType; a filter is"),

@@ -153,7 +153,7 @@ def test_an_item_is_the_sum_of_what_is_read_of_it_and_a_query_of_its_words():
     asked = torch.from_numpy(text_word_keys(["Red hats!", "blue", "hat"]).pad(NO_WORD))
     read = tower.read_queries({"query_words": asked})
     torch.testing.assert_close(read, torch.stack([pooled("red", "hat"), torch.zeros(4), pooled("hat")]))
-    with pytest.raises(ConfigurationError, match="no `query_words`, which `query_reading` asks for"):
+    with pytest.raises(ConfigurationError, match="no `query_words`, which `query_reading` needs"):
         tower.read_queries({})
     with pytest.raises(CatalogError, match="does not know the categories of the items; call `set_catalog`"):
         tower.all(ItemTexts(texts, 3))

@@ -405,7 +405,7 @@ def test_a_catalogue_with_other_vectors_is_refused(aisles):
         ({"corpus": "stream", "order_by": "encoder"}, "order_by"),
         ({"next_item_weight": 8.0}, "`next_item_weight` is 8.0 and `corpus` 'instructions'"),
         ({"corpus": "stream", "query_reading": ["recommendation"]}, "add a part of the query"),
-        ({"corpus": "stream", "query_reading": ["words"]}, "name 'words' in `item_reading`, too"),
+        ({"corpus": "stream", "query_reading": ["words"]}, "add 'words' to `item_reading` as well"),
         ({"corpus": "stream", "item_reading": []}, r"`item_reading` is \[\]; name at least one part"),
         ({"item_reading": ["codes"]}, "`item_reading` is .*; it needs `corpus: stream`"),
         ({"order_by": "next_item"}, "`order_by` is 'next_item', which only a model with `corpus: stream`"),

@@ -416,10 +416,10 @@ def test_the_best_new_items_are_asked_about_whatever_views_say_of_others(aisles,
 def test_without_views_that_count_nothing_is_found(aisles):
     model, processor = make_gensr(aisles, **{**FINDING, "view_weights": ["search.lexical=1"]})
     inputs = processor(REQUESTS)
-    with pytest.raises(RequestError, match=r"no view that counts in recommendation \(`view_weights` is \['search.lex"):
+    with pytest.raises(RequestError, match=r"has a weight in recommendation \(`view_weights` is \['search.lex"):
         model.retrieve(inputs, exclude_seen=False)
     model.set_views(None)
-    with pytest.raises(RequestError, match="no view that counts in recommendation or search .* call `rank`"):
+    with pytest.raises(RequestError, match="has a weight in recommendation or search .* call `rank`"):
         model.retrieve(inputs, exclude_seen=False, boost={"i3": 1.0})
     assert model.rank(processor(REQUESTS, candidates=CANDIDATES))
 

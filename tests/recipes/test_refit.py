@@ -177,10 +177,10 @@ def test_a_second_training_has_no_minutes():
 def test_a_second_training_is_that_of_one_process(processes, elsewhere):
     training = SimpleNamespace(world_size=processes)
     recipe = SimpleNamespace(running=RunArguments(refit="everything"), training=training, train_elsewhere=elsewhere)
-    with pytest.raises(ConfigurationError, match="`refit` is everything, and several processes train"):
+    with pytest.raises(ConfigurationError, match="`refit` is everything, but several processes train"):
         Recipe.refuse_refit(recipe)
 
 
 def test_a_command_that_trains_once_refuses_the_setting():
-    with pytest.raises(ConfigurationError, match="`refit` is validation, and this command trains once"):
+    with pytest.raises(ConfigurationError, match="`refit` is validation, but this command trains only once"):
         Recipe.run(SimpleNamespace(running=RunArguments(refit="validation")))
