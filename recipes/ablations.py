@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure what a part or a setting of a model contributes, by short trainings that differ in one thing.
+"""Measure what each part or setting of a model contributes, by short trainings that differ in one thing.
 
 ```bash
 python recipes/ablations.py --recipe gensar --config recipes/gensar/scientific.yaml --data_dir amazon18-scientific

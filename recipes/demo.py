@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ask a trained model: a user's history by title, recommendations, and answers to queries.
+"""Query a trained model: print a user's history by title, recommendations, and search results.
 
 ```bash
 python recipes/demo.py --model runs/gensar-movielens-100k/model
@@ -7,7 +7,7 @@ python recipes/demo.py --model runs/gensar-movielens-100k/model --query "space a
 python recipes/demo.py --model runs/gensar-movielens-100k/model --web    # in the browser; pip install "seekrec[serve]"
 ```
 
-The users are those of the data the model was trained on, as the recipe left it beside the model.
+The users come from the training data: the recipe saves some as `examples.json` next to the model.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main(arguments: argparse.Namespace) -> None:
     histories = read_examples(examples)
     user_id = arguments.user or next(iter(histories))
     if user_id not in histories:
-        raise RequestError(f"`--user` is {user_id!r}; the examples are {', '.join(histories)}.")
+        raise RequestError(f"`--user` is {user_id!r}; choose one of {', '.join(histories)}.")
 
     # 2. Answer.
     history = histories[user_id]
@@ -69,7 +69,7 @@ def serve(arguments: argparse.Namespace, examples: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         # What visitors do is forgotten in the end.
         store = f"sqlite:///{folder}/demo.sqlite"
-        print("The page is at http://127.0.0.1:8000 when the model is loaded; Ctrl+C ends it.", flush=True)
+        print("Once the model is loaded, the page is at http://127.0.0.1:8000; stop with Ctrl+C.", flush=True)
         run_server(
             parser.parse_args(["--model", arguments.model, "--examples", str(examples), "--store", store, *encoder])
         )
@@ -79,7 +79,7 @@ def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", required=True, help="folder of a trained model, or a Hub repository")
-    parser.add_argument("--examples", help="file of users' histories; examples.json beside the model if not given")
+    parser.add_argument("--examples", help="file of users' histories; examples.json alongside the model if not given")
     parser.add_argument("--text_encoder", help="text encoder of queries, if the model only names one")
     parser.add_argument("--user", help="user id among the examples; the first if not given")
     parser.add_argument("--query", action="append", default=[], help="text to search for; may be given more than once")

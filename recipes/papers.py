@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make the tables and figures of a paper on any log, and say which of its claims hold there.
+"""Reproduce the tables and figures of a paper on any log, and report which of its claims hold there.
 
 ```bash
 python recipes/papers.py --paper intsr --config movielens-100k --num_train_epochs 2
@@ -8,13 +8,13 @@ python recipes/papers.py --paper gensar --config my/{family}.yaml --which "table
 python recipes/papers.py --paper trade_off --config movielens-100k
 ```
 
-`recipes/papers/<paper>.yaml` names the exhibits of a paper, the runs that each needs, and its claims; `trade_off` is
-one task, the other, and both, of all families. Each run is one of `train_<family>.py`; all share the stages before
-training. What is finished is not run again. Options that this script does not know go to every run: with
-`--max_minutes 5` no run takes longer.
+`recipes/papers/<paper>.yaml` names the exhibits of a paper, the runs that each needs, and its claims; `trade_off`
+trains all families on one task, on the other, and on both. Each run is one of `train_<family>.py`; all share the
+stages before training. Finished runs are not repeated. Options that this script does not know go to every run: with
+`--max_minutes 5`, no run takes longer than that.
 
-`<output_dir>/report/report.md` holds the tables with 95 % intervals, the pictures, and for each claim the paired
-difference: it holds, it does not, or 0 is inside the interval. `numbers.parquet` and `claims.json` hold the same.
+`<output_dir>/report/report.md` contains the tables with 95 % intervals, the figures, and for each claim the paired
+difference: it holds, it does not, or 0 is inside the interval. `numbers.parquet` and `claims.json` contain the same.
 """
 
 import logging

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Publish a trained model, an adapter or a data set: one complete repository, with a card that shows where it is from.
+"""Publish a trained model, an adapter or a data set as a complete repository, with a card that documents its origin.
 
 ```bash
 python recipes/push_to_hub.py --model_dir runs/gensar-movielens-100k/model --repo_id me/gensar --dry_run true
@@ -9,8 +9,8 @@ python recipes/push_to_hub.py --events my/events.parquet --items my/items.csv --
 ```
 
 A model folder must be complete: weights, tokenizer, processor, generation settings, catalogue. It is not changed; a
-copy with `README.md` and without pickles and checkpoints is uploaded, as one commit. Of a log the tables become the
-configurations `events` and `items`, and of the folder of a corpus (`--corpus`) each task becomes one.
+copy with `README.md` and without pickles and checkpoints is uploaded in one commit. The tables of a log become the
+configurations `events` and `items`; each task of a corpus folder (`--corpus`) becomes one.
 """
 
 import sys
@@ -92,7 +92,7 @@ def main(arguments: PushArguments, data: DataArguments) -> None:
         else:
             own = source / "results.json"
             results = read_results(arguments.results or own) if arguments.results or own.is_file() else None
-            print(publishable_text(format_table(results)) if results else "The folder holds no results.")
+            print(publishable_text(format_table(results)) if results else "The folder contains no results.")
             files = prepare_model(
                 source,
                 folder,

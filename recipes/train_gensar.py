@@ -14,10 +14,10 @@ The stages, of which `--stop_after` names the last to run:
 3. `identifiers`: learn two identifiers of each item from both vectors.
 4. `corpus`: the tokenizer, with a token for each code, and the rows of all tasks.
 5. `training`: the best checkpoint by validation NDCG@10, the mean of both tasks.
-6. `evaluation`: rank the test cases of the split, beside baselines.
+6. `evaluation`: rank the test cases of the split, with the model and with baselines.
 
-Any setting of the YAML file can be given on the command line. A run that was killed goes on where it was; a finished
-stage is not repeated unless something it depends on changed. `<output_dir>/model` is complete: weights, tokenizer,
+Any setting of the YAML file can be given on the command line. A killed run resumes where it stopped; a finished stage
+is not repeated unless something it depends on changed. `<output_dir>/model` is complete: weights, tokenizer,
 catalogue, generation settings and `results.json`.
 """
 

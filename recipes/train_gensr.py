@@ -12,14 +12,14 @@ The stages, of which `--stop_after` names the last to run:
 1. `data`: read the log, write searches where it has none, split it, audit the split.
 2. `embeddings`: vectors of the items: of their texts, and of SASRec and LightGCN for the collaborative view.
 3. `identifiers`: learn identifiers, if the model writes any.
-4. `corpus`: the tokenizer, and what is asked in training.
+4. `corpus`: the tokenizer and the training requests.
 5. `training`: the best checkpoint by validation NDCG@10, the mean of tasks and protocols.
-6. `evaluation`: rank the test cases of the split, beside baselines.
+6. `evaluation`: rank the test cases of the split, with the model and with baselines.
 
-Any setting of the YAML file can be given on the command line. A run that was killed goes on where it was; a finished
-stage is not repeated unless something it depends on changed. `<output_dir>/model` is complete: weights, the frozen
-collaborative table, tokenizer, catalogue, generation settings and `results.json`. With `--compare_with FOLDER` saved
-models, a GenSAR for example, stand in the same table.
+Any setting of the YAML file can be given on the command line. A killed run resumes where it stopped; a finished stage
+is not repeated unless something it depends on changed. `<output_dir>/model` is complete: weights, the frozen
+collaborative table, tokenizer, catalogue, generation settings and `results.json`. With `--compare_with FOLDER`, the
+table also lists other saved models, such as a GenSAR.
 """
 
 from seekrec.recipes import GenSRRecipe, run_recipe

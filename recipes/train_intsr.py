@@ -14,11 +14,11 @@ The stages, of which `--stop_after` names the last to run:
 3. `identifiers`: the catalogue; IntSR has no identifiers.
 4. `corpus`: windows of events with their questions, and the vectors of all queries in them.
 5. `training`: the best checkpoint by validation NDCG@10, the mean of the tasks.
-6. `evaluation`: rank the test cases of the split, beside baselines.
+6. `evaluation`: rank the test cases of the split, with the model and with baselines.
 
-Any setting of the YAML file can be given on the command line. A run that was killed goes on where it was; a finished
-stage is not repeated unless something it depends on changed. `<output_dir>/model` is complete: weights, processor,
-catalogue with text vectors, vectors of the training queries, and `results.json`.
+Any setting of the YAML file can be given on the command line. A killed run resumes where it stopped; a finished stage
+is not repeated unless something it depends on changed. `<output_dir>/model` is complete: weights, processor, catalogue
+with text vectors, vectors of the training queries, and `results.json`.
 """
 
 from seekrec.recipes import IntSRRecipe, run_recipe

@@ -57,7 +57,7 @@ def test_the_largest_second():
     for write in (lambda: Event("a", timestamp=10**5000), lambda: Request(timestamp=10**5000)):
         with pytest.raises(RequestError, match="larger than 10..30, which looks like nanoseconds"):
             write()
-    with pytest.raises(RequestError, match="holds a value that cannot be shown of type int"):
+    with pytest.raises(RequestError, match="contains a value that cannot be shown of type int"):
         Request([10**5000])
     assert Event("a", timestamp=MAX_SECONDS).timestamp == MAX_SECONDS
     # The year 5138 in milliseconds is the largest number of milliseconds: one more counts microseconds.
@@ -69,19 +69,19 @@ def test_the_largest_second():
     ("make", "message"),
     [
         (lambda: Event(5), "`item_id` is 5 of type int; pass an item's id"),
-        (lambda: Event(" "), "`item_id` is ' ', which holds no visible character"),
-        (lambda: Event("\ud800"), r"`item_id` holds '\\ud800' at position 0: half of a surrogate pair"),
+        (lambda: Event(" "), "`item_id` is ' ', which has no visible character"),
+        (lambda: Event("\ud800"), r"`item_id` contains '\\ud800' at position 0: half of a surrogate pair"),
         (lambda: Event("a", action=None), "`action` of an event is None"),
         (lambda: Event("a", action=1), "`action` is 1 of type int"),
         (lambda: Event("a", session_id=7), "`session_id` is 7 of type int; pass text, or None"),
         (lambda: Event("a", behavior=["search"]), "`behavior` of an event is .'search'."),
-        (lambda: Event("a", behavior="search", query="caf\ud800"), "`query` holds .* at position 3"),
+        (lambda: Event("a", behavior="search", query="caf\ud800"), "`query` contains .* at position 3"),
         (lambda: Event("a", behavior="search", query=5), "`query` is 5 of type int"),
         (lambda: Event("a", geohash=5), "`geohash` is 5"),
-        (lambda: Request(query="caf\ud800"), "`query` holds .* at position 3"),
+        (lambda: Request(query="caf\ud800"), "`query` contains .* at position 3"),
         (lambda: Request(user_id=3), "`user_id` is 3 of type int"),
-        (lambda: Request([None]), "`history` holds None of type NoneType at position 0 .from 0.; pass an Event"),
-        (lambda: Request([{"item_id": "a"}]), "`history` holds .* of type dict at position 0"),
+        (lambda: Request([None]), "`history` contains None of type NoneType at position 0 .from 0.; pass an Event"),
+        (lambda: Request([{"item_id": "a"}]), "`history` contains .* of type dict at position 0"),
         (lambda: Request(None), "`history` is None of type NoneType; pass a list of events"),
         (lambda: Request(""), "`history` is '' of type str"),
         (lambda: Request(EVENTS[0]), "`history` is Event.* of type Event; pass a list of events"),

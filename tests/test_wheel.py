@@ -68,7 +68,7 @@ def test_settings_are_found_by_name(tmp_path, monkeypatch):
     with pytest.raises(ConfigurationError, match="`--config` is 'no', which is neither a file nor .* gensr are movie"):
         find_settings("gensr", "no")
     with pytest.raises(
-        ConfigurationError, match="holds settings of gensr, not of intsr; train gensr, or name one of intsr"
+        ConfigurationError, match="contains settings of gensr, not of intsr; train gensr, or name one of intsr"
     ):
         find_settings("intsr", packaged)
 

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure what numbers that are added to scores cost, in beams over identifiers and in exact answers.
+"""Measure the cost of boosts (numbers added to scores), in beam search over identifiers and in exact answers.
 
     python recipes/benchmarks/boosts.py
     python recipes/benchmarks/boosts.py --quick
 
-`beams`: a search in which all items get numbers that all requests share, or that each request has of its own, against
-one without. Weights and identifiers are random. `exact`: random catalogues, whose best sums are compared with those of
-all items; what an exact answer costs in a large one, by how likely the model holds a few codes; and what one of a
-GenSAR costs whose encoder orders all items. JSON lines; a ratio is one of medians of runs that took turns, all in time
-of the processor. `target` is the most it may be, `holds` whether it is, `floor` what it is where every number is read
-once and nothing else is done.
+`beams`: a search with boosts for all items, shared by all requests or separate for each, against one without. Weights
+    and identifiers are random. `exact`: random catalogues, whose best sums are compared with a full sort of all items;
+    the cost of an exact answer in a large one, by how peaked the model's distribution is; and the cost for a GenSAR
+    whose encoder orders all items. Prints JSON lines; ratios are of medians of runs that took turns, in processor
+    time. `target` is the upper limit, `holds` whether it was met, `floor` the ratio if every number is read once and
+    nothing else is done.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Arguments:
 
 
 def prompt_of(model: T5ForConditionalGeneration, batch: int, seed: int) -> dict[str, object]:
-    """Return what a search reads, beside the trie."""
+    """Return what a search reads, alongside the trie."""
     ids = make_inputs(batch, 64, seed)
     prefix = torch.full((batch, 1), model.config.decoder_start_token_id)
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "decoder_prefix": prefix, "norm": "level"}

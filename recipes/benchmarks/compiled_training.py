@@ -3,12 +3,12 @@
 
     OMP_NUM_THREADS=1 python recipes/benchmarks/compiled_training.py
 
-Forward and backward of one batch of made-up users, compiled and not, take turns in one process. For each family:
+Forward and backward passes on one batch of random users, compiled and not, take turns in one process. For each family:
 
 - `plain_seconds`, `compiled_seconds`: medians of processor time;
-- `speedup`: of compiled by plain;
-- `compile_seconds`: what the first two compiled steps took, on the clock; batches of other shapes compile again;
-- `steps_to_pay`: steps after which the time won is the time that compiling took.
+- `speedup`: plain over compiled;
+- `compile_seconds`: wall time of the first two compiled steps; batches of other shapes compile again;
+- `steps_to_pay`: steps after which compilation has paid off.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false python recipes/benchmarks/corpus.py
     OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false python recipes/benchmarks/corpus.py --data_dir path/to/ml-100k
 
-Without `--data_dir` the log is simulated. Identifiers are random, which does not affect speed. Times are of
-one run; `build` holds everything from a split to data sets in memory.
+Without `--data_dir` the log is simulated. Identifiers are random, which does not affect speed. Times are of one run;
+`build` covers everything from a split to data sets in memory.
 """
 
 from __future__ import annotations

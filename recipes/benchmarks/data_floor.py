@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""The data floor: simulated events from Parquet to an audited split, against the same steps in DuckDB alone.
+r"""Measure the data pipeline, from simulated Parquet events to an audited split, against the same steps in DuckDB.
 
 ```bash
 OMP_NUM_THREADS=1 python recipes/benchmarks/data_floor.py --folder /tmp/floor
@@ -8,12 +8,12 @@ OMP_NUM_THREADS=1 python recipes/benchmarks/data_floor.py --folder /tmp/floor --
   --num_workers 2 --no_duckdb
 ```
 
-Every stage is a process of its own with one thread, or with as many processes as `--num_workers` says: its time counts
-from after the imports, its memory is the largest resident size of a process with all that it has loaded.
+Every stage runs in its own process with one thread, or in `--num_workers` processes. Its time starts after the
+imports; its memory is the peak resident size of a process, libraries included.
 
-With `--max_minutes` a size is cut to what the minutes and the disk have room for, by the speed of the size before it
-(of ten million events if there is none). A stage that is not done in time is stopped and says how far it came. With
-`--keep` the simulated events stay, and another call goes on with them.
+With `--max_minutes` a size is reduced to what time and disk allow, by the speed of the size before it (of ten million
+events if there is none). A stage that is not done in time is stopped and reports how far it got. With `--keep` the
+simulated events stay, and another call continues with them.
 """
 
 from __future__ import annotations

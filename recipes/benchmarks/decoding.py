@@ -5,9 +5,9 @@
     python recipes/benchmarks/decoding.py --shapes small --threads 1 --batches 1 --beams 50 --catalogs 800000
     python recipes/benchmarks/decoding.py --quick
 
-Weights and identifiers are random, which does not affect speed. A ratio is one of medians, of runs
-that took turns in one process; what takes seconds is run less often (`runs` says how often). `target` is the most a
-ratio may be, `holds` whether it is. Where a target is missed, a profile of the search follows.
+Weights and identifiers are random, which does not affect speed. Ratios are of medians of runs that took turns in one
+process; slow cases run less often (see `runs`). `target` is the upper limit of a ratio, `holds` whether it was met. If
+a target is missed, a profile of the search follows.
 """
 
 from __future__ import annotations

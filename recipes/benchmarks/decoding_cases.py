@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The contenders of `decoding.py`: a model with inputs, and the ways to search it.
+"""The methods that `decoding.py` compares: a model with inputs, and the ways to search it.
 
-Run by itself it measures the memory of one of them, in a process where nothing else was.
+Run as a script, it measures the memory of one of them in a fresh process.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Case:
 
     @torch.no_grad()
     def multiply(self, states: torch.Tensor) -> None:
-        """Do the decoder's matrix products and nothing else: cross-attention once, then 1 + 3 K rows a request."""
+        """Do the decoder's matrix products and nothing else: cross-attention once, then 1 + 3 K rows per request."""
         rows = [states.new_ones(self.batch * count, states.shape[-1]) for count in (1, *[self.beams] * 3)]
         for block in self.model.decoder.block:
             own, cross, feed = block.layer[0].SelfAttention, block.layer[1].EncDecAttention, block.layer[2]
@@ -165,7 +165,7 @@ def peak_of_search(
         trie = IdentifierTrie.from_codes(codes, CODEBOOK_SIZE)
         search = partial(case.own, trie, "vocab" if name == "own_vocab" else "level")
     before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # from here on the peak counts anew
+    Path("/proc/self/clear_refs").write_text("5")  # from here on the peak counts again
     search()
     return resident("VmHWM") - before
 

@@ -7,9 +7,10 @@
 Weights, items and histories are random, which does not affect speed. `ours` gives the model requests with all their
 candidates; `one batch` writes a prompt for each candidate, its history included, and runs those of a request together,
 as the released code evaluates; `one by one` runs them one after the other. Features are made inside the time. Medians
-of runs that take turns, in one process; `largest_difference` is between the scores of ours and of the other ways,
-whose standard deviation is `spread`. Prompts: `plain`, sentences around the vectors, nothing shared; `shared`, all
-words before all vectors, computed once a request; `shared, short`, a word, as the recipes for CPUs have it.
+of runs that take turns, in one process; `largest_difference` is between our scores and those of the other methods, and
+`spread` the standard deviation of the scores. Prompts: `plain`, sentences around the vectors, nothing shared;
+`shared`, all words before all vectors, computed once per request; `shared, short`, a single word, as in the recipes
+for CPUs.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure how identifiers of many items are learnt and made unique. Prints JSON lines.
+"""Measure learning identifiers for many items and making them unique. Prints JSON lines.
 
     OMP_NUM_THREADS=1 python recipes/benchmarks/identifiers.py --folder /tmp/vectors
 
-Vectors of two views lie in files. `random`: independent normal numbers; `tight`: 2,000 centres of deviation 1 with
-deviation 0.3 around them, so that hundreds of items lie where an identifier has room for one. Residual k-means, two
-shared and two specific levels of 256. Each line, in a process of its own: the case, seconds of a core for fitting,
-encoding and assigning, how many items of the first view shared an identifier and how many moved, and the highest
-memory in MiB: of the process, and without pages of the files.
+Vectors of two views are in files. `random`: independent normal numbers; `tight`: 2,000 centres of deviation 1 with
+deviation 0.3 around them, so that hundreds of items compete for each identifier. Residual k-means, two shared and two
+specific levels of 256. Each line, measured in its own process: the case, core seconds for fitting, encoding and
+assigning, how many items of the first view shared an identifier and how many were moved, and the peak memory in MiB:
+of the process, and without file pages.
 """
 
 from __future__ import annotations

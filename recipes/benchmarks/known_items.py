@@ -3,10 +3,10 @@
 
     python recipes/benchmarks/known_items.py --model runs/gensar-movielens-100k/model
 
-Whoever knows what they look for types its name, which need not be in the log. A line for each system: BM25 over title,
-description and categories; the model; the model without its view of words that no search of training had, and without
-any view. `first` and `first_ten` are the shares of titles whose item is answered first, and among the first ten. Items
-that share their title with another one are not asked for.
+People who know what they want type its name, which need not be in the log. A line for each system: BM25 over title,
+description and categories; the model; the model without its `unsearched` view, and without any view. `first` and
+`first_ten` are the shares of titles whose item ranks first, and among the first ten. Items that share their title with
+another one are left out.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ def main(arguments: Arguments) -> None:
     counts = Counter(titles)
     named = [row for row in np.flatnonzero(catalog.live).tolist() if titles[row] and counts[titles[row]] == 1]
     if not named:
-        raise ConfigurationError(f"No item of {arguments.model} has a title of its own; there is nothing to ask for.")
+        raise ConfigurationError(
+            f"No item of {arguments.model} has a unique title, so there is nothing to search for."
+        )
     chosen = np.random.default_rng(arguments.seed).permutation(named)[: arguments.num_items].tolist()
     wanted = catalog.id_map.convert_to_ids(chosen)
     queries = [str(title) for title in catalog.items["title"].take(chosen).to_pylist()]

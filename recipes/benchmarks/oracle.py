@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure how close systems come to what can be known of a simulated log. Prints JSON lines.
+"""Measure how close systems come to the best possible ranking of a simulated log. Prints JSON lines.
 
     python recipes/benchmarks/oracle.py
     python recipes/benchmarks/oracle.py --num_events 60000 --num_items 600 --folder runs/oracle-60000
 
-The log is simulated and read as an own log, and IntSR is trained on it with the settings that it chooses for itself.
-On the same test cases are ranked: the **oracle**, which orders items by the chances that the simulator drew from;
-IntSR; and the baselines of every recipe, popularity, BM25 and SASRec among them. A line for each system and task has
+The log is simulated and read like any user's log, and IntSR is trained on it with automatically chosen settings. The
+same test cases are ranked by the **oracle**, which orders items by the probabilities that the simulator drew from; by
+IntSR; and by the baselines of every recipe, such as popularity, BM25 and SASRec. A line for each system and task has
 NDCG@10 and `of_oracle`, its share of the oracle's. Options that this script does not know are those of
 `train_intsr.py`.
 """

@@ -6,9 +6,9 @@
         --num_events 500000
 
 Simulated events are partitioned, the same number a partition, and a model of `tiny.yaml` is trained on them for a few
-steps, validated and tested, each run in a process of its own. A line comes as soon as its process ends; what the runs
-print themselves goes to the standard error. What counts is `own_mib`: the largest resident memory that belongs to the
-process. `mapped_mib` is what it has mapped of files besides, which the system takes back.
+steps, validated and tested, each run in a process of its own. A line is printed as soon as its process ends; the
+output of the runs goes to standard error. The figure that matters is `own_mib`, the peak resident memory that belongs
+to the process. `mapped_mib` is memory-mapped files in addition, which the system can reclaim.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run without a settings file would cost, for simulated shops of several sizes: the plan's own estimates.
+"""Print what a run without a settings file would cost, by the plan's estimates, for simulated shops of several sizes.
 
 ```bash
 python recipes/benchmarks/plan_costs.py
 python recipes/benchmarks/plan_costs.py --num_events 20000 --gflops 150
 ```
 
-Prints a JSON line for each size and family: minutes of every stage, memory and disk. With `--gflops` for a machine of
-that speed in place of this one. Nothing is trained.
+Prints a JSON line for each size and family: minutes of every stage, memory and disk. `--gflops` assumes a machine of
+that speed instead of this one. Nothing is trained.
 """
 
 import json

@@ -3,11 +3,12 @@
 
     OMP_NUM_THREADS=1 python recipes/benchmarks/precision.py
 
-Forward and backward of a T5 of the size of GenSAR's recipes, in float32 and under bfloat16 autocast, take turns:
+Forward and backward passes of a T5 of the size in GenSAR's recipes, in float32 and under bfloat16 autocast, take
+turns:
 
-- `has_bf16`: whether the processor computes bfloat16 itself; trainings that ask for it get float32 where it does not;
+- `has_bf16`: whether the processor supports bfloat16 natively; if not, trainings with `bf16` use float32;
 - `float32_seconds`, `bf16_seconds`: medians of processor time;
-- `speedup`: of bfloat16 by float32.
+- `speedup`: float32 over bfloat16.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
 
 One user, an IntSR of random weights with the paper's S, Q, I and F tokens. `cached` reads the history once and answers
 for all candidates from its keys and values (appendix C of the paper); `naive` runs the whole model for each candidate
-alone, on at most `naive_candidates` of them, and multiplies. Seconds are medians of processor time. What counts are
-the ratios:
+alone, on at most `naive_candidates` of them, and multiplies. Seconds are medians of processor time. The ratios that
+matter:
 
 - `naive_over_cached`: how many times faster cached is, reading the history included;
 - `per_candidate_over_naive`: what one more candidate costs, as a share of a naive one, from the smallest to the

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read published logs: rows, what was refused and why, rows a second. Prints one JSON line a source.
+"""Measure reading published logs: rows, what was refused and why, rows per second. Prints one JSON line per source.
 
     python recipes/benchmarks/readers.py --source movielens=data/ml-latest-small amazon=data/toys
     python recipes/benchmarks/readers.py --source movielens=data/ml-latest-small --queries tags
 
-Each log is read once, in this process; `seconds` hold everything from the files to the checked, sorted log.
+Each log is read once, in this process; `seconds` cover everything from the files to the checked, sorted log.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Arguments:
 def measure(name: str, folder: str, queries: str) -> dict[str, object]:
     """Read one log and return what it holds and how long that took."""
     if name not in READERS:
-        raise ConfigurationError(f"`source` has the name {name!r}; use one of {', '.join(READERS)}.")
+        raise ConfigurationError(f"`source` contains the name {name!r}; use one of {', '.join(READERS)}.")
     options = {"queries": queries} if name in TAGGED else {}
     start = time.perf_counter()
     log = READERS[name](folder or None, **options)

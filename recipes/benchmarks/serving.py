@@ -6,10 +6,11 @@
     python recipes/benchmarks/serving.py --parts overload --minutes 10
     python recipes/benchmarks/serving.py --quick
 
-`load`: clients that ask again as soon as they were answered, of servers that wait for batches and of one that answers
-one by one, in rounds that take turns. `overload`: twice as many requests a second as were answered, then a graceful
-stop. `start`: seconds to the first answer and memory by size of the catalogue, and what a new item costs. `states`:
-what reading a user's next event costs, against reading the history again. JSON lines; ratios are of medians.
+`load`: clients that send the next request as soon as one is answered, to servers that batch and to one that answers
+    one by one, in rounds that take turns. `overload`: twice as many requests per second as the server can answer, then
+    a graceful stop. `start`: seconds to the first answer and memory, by size of the catalogue, and the cost of a new
+    item. `states`: the cost of reading a user's next event, against reading the history again. Prints JSON lines;
+    ratios are of medians.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `serving.py` measures with: a server in a process of its own, and what many clients ask it."""
+"""A server in its own process, and many clients, for `serving.py`."""
 
 from __future__ import annotations
 
@@ -247,14 +247,14 @@ async def ask_in_turn(server: Server, traffic: Traffic, clients: int, seconds: f
 async def ask_too_much(
     server: Server, traffic: Traffic, rate: float, seconds: float, watch: Callable[[], None]
 ) -> tuple[Tally, dict[str, float]]:
-    """Send twice as many requests a second as are answered, then stop it; return answers and what there was then.
+    """Send twice as many requests per second as are answered, then stop it; return answers and what there was then.
 
     Args:
         server ([`Server`]): It is told to stop while it has requests, and nothing is sent any more.
         traffic ([`Traffic`]): What is asked.
         rate (`float`): Requests a second in the beginning; then twice what was answered in the latest seconds.
         seconds (`float`): How long.
-        watch (`Callable`): Called once a second.
+        watch (`Callable`): Called once per second.
     """
     tally, tasks = Tally(), set[asyncio.Task[None]]()
     answered = deque([0], maxlen=6)

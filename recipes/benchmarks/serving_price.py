@@ -5,11 +5,10 @@
     python recipes/benchmarks/serving_price.py --quick
 
 Models have the shapes of the recipes for MovieLens-100K and random weights; items have titles of twelve words, text
-vectors of 384 numbers and a SASRec, queries clicks. Text vectors of queries are made up: an encoder is not timed.
-Requests are read by the processor inside the time; what users have seen is left out of recommendations. JSON lines:
-`on` and `off` are milliseconds of the processor a request, medians of runs that took turns, `value` is on / off, and
-`megabytes_on` and `megabytes_off` are what a batch takes at its peak beyond what was there before it, each in its own
-process.
+vectors of 384 numbers and a SASRec, queries have clicks. Text vectors of queries are random: the encoder is not timed.
+Preparing requests is timed; seen items are left out of recommendations. Prints JSON lines: `on` and `off` are CPU
+milliseconds per request, medians of runs that took turns, `value` is on / off, and `megabytes_on` and `megabytes_off`
+are the peak memory that a batch adds, each in its own process.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure a table of embeddings that processes share: our shards against torch's `RowwiseParallel`. Prints JSON lines.
+"""Measure an embedding table shared by processes: our shards against torch's `RowwiseParallel`. Prints JSON lines.
 
     OMP_NUM_THREADS=1 python recipes/benchmarks/shared_tables.py --num_rows 100000 1000000 10000000 --ways shards
 
-Two processes on this machine read rows, go back and make a step of Adam. Each line: the way, `num_rows`, milliseconds
-of a step (median, the first two left out) and the highest memory of a process in MiB.
+Two processes on this machine read rows, run the backward pass and make an Adam step. Each line: the method,
+`num_rows`, milliseconds per step (median, without the first two) and the peak memory of a process in MiB.
 """
 
 from __future__ import annotations

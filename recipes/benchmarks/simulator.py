@@ -6,7 +6,7 @@
 
 Each size is simulated in a process of its own. Setting up makes the shop (items, words, and the weights that choices
 are drawn by) and a first block. Then all events are made, as Arrow tables, one block in memory at a time; with
-`--write` they are made once more and written to Parquet. What counts is `events_per_cpu_second`, on one core.
+`--write` they are made once more and written to Parquet. The main figure is `events_per_cpu_second`, on one core.
 """
 
 from __future__ import annotations

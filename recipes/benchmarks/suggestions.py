@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure what common queries cost: users of a query are counted as events come, or from all events at each request.
+"""Measure the cost of query suggestions: users counted as events arrive, or from all events at each request.
 
     python recipes/benchmarks/suggestions.py
     python recipes/benchmarks/suggestions.py --quick
 
-A store in SQLite is filled with events of drawn users, a third of them searches whose queries follow a power law.
-JSON lines: for each beginning of a query `kept_ms`, what the store answers in, `counted_ms`, the same by one statement
-over all events, and `value`, kept / counted; then `searches_ms` and `acts_ms`, a batch of new events that are all
-searches, or none. Medians of runs that took turns.
+An SQLite store is filled with events of random users, a third of them searches whose queries follow a power law.
+Prints JSON lines: for each query prefix `kept_ms`, the time of the store, `counted_ms`, of one statement over all
+events, and `value`, kept / counted; then `searches_ms` and `acts_ms`, for a batch of new events that are all searches,
+or none. Medians of runs that took turns.
 """
 
 from __future__ import annotations

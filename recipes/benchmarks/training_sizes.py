@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure speed and memory of training by length of history and size of catalogue. Prints JSON lines.
+"""Measure speed and memory of training by history length and catalogue size. Prints JSON lines.
 
     OMP_NUM_THREADS=1 python recipes/benchmarks/training_sizes.py --before ../seekrec-before
     OMP_NUM_THREADS=1 python recipes/benchmarks/training_sizes.py --lengths 50 --num_items 3000 100000 1000000
 
 An optimizer step (forward, backward, clipping, AdamW) of SASRec, IntSR and SynerGen with their recipes' defaults, on
-random histories; `negatives` as a plan for a CPU chooses them, and gradients of rows, follow from the size of the
-catalogue. Each measurement runs in its own process; with `--before`, a path of another checkout of this project, both
-take turns.
-Seconds are medians of processor time; a step of half a minute runs once. For each family, length and catalogue:
+random histories; `negatives` and row-wise gradients follow from the size of the catalogue, as a plan for a CPU sets
+them. Each measurement runs in its own process; with `--before`, a path of another checkout of this project, both take
+turns. Seconds are medians of processor time; a step of half a minute runs once. For each family, length and catalogue:
 
-- `events_per_second`, `step_mib`: of here; the second is what steps add to the memory of model and catalogue, the
-  gradients and the moments of AdamW included;
-- `before`: the same of the other checkout, or null where it failed, as for want of memory;
-- `speedup`, `memory`: of here by before.
+- `events_per_second`, `step_mib`: of this checkout; the second is what steps add to the memory of model and catalogue,
+  the gradients and the moments of AdamW included;
+- `before`: the same of the other checkout, or null if it failed, for example out of memory;
+- `speedup`, `memory`: this checkout over the other.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measure training steps of one model; `training_sizes.py` starts it as a process. Prints one JSON line.
 
-It reads the package and `training_throughput` from the path that it is started with, which may be that of an older
-checkout, so it only uses what both have long had.
+It reads the package and `training_throughput` from the path that it is started with, which may be an older checkout,
+so it only uses what both have.
 """
 
 from __future__ import annotations

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure training of IntSR and SynerGen, against encoding the history for each question. Prints JSON lines.
+"""Measure training of IntSR and SynerGen, against encoding the history for each target. Prints JSON lines.
 
     OMP_NUM_THREADS=1 python recipes/benchmarks/training_throughput.py
 
 Items, users and weights are random, the models those of the recipes' settings. `windows` is how they are trained: a
 user's events are read once and all questions about them are answered from that. `prefixes` is the naive way: each
-question is its own row with the events before it. Both have the same events, questions and negatives, so they have
-the same losses: every event is its own session, and nothing is dropped out. What is timed is an optimizer step:
-forward, backward and AdamW, at a learning rate of 0, so that all steps do their work on the same weights. Seconds are
-medians of processor time, over all threads; both ways take turns.
+question is its own row with the events before it. Both have the same events, questions and negatives, so they have the
+same losses: every event is its own session, and nothing is dropped out. The timed step is one optimizer step: forward,
+backward and AdamW, at a learning rate of 0, so that all steps do their work on the same weights. Seconds are medians
+of processor time, over all threads; both ways take turns.
 
 The rows of prefixes are sorted by length and split into micro-batches, whose gradients are summed; attention of one,
 in pairs of events, is at most `room` times that of the batch of windows. For each family and length:
 
-- `windows_events_per_second`, `prefixes_events_per_second`: an event counts once, however many rows hold it;
+- `windows_events_per_second`, `prefixes_events_per_second`: an event counts once, however many rows contain it;
 - `ratio`: of the first to the second;
 - `prefix_rows`, `prefix_peak_rows`, `micro_batches`: rows in all, most at once, and how often;
 - `largest_difference`: between the losses of both ways, relative; the worst of all losses of the family.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Contenders of a benchmark, timed in turns."""
+"""Time the methods of a benchmark in turns."""
 
 from __future__ import annotations
 

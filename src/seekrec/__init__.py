@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """seekrec: one generative model that searches and recommends, trained from one log of searches and clicks.
 
-Importing the package registers its models with transformers: `AutoModel`, `AutoModelForSeq2SeqLM`, `AutoProcessor` and
-`pipeline("search-and-recommendation")` then know them.
+Importing the package registers its models with transformers, for use with `AutoModel`, `AutoModelForSeq2SeqLM`,
+`AutoProcessor` and `pipeline("search-and-recommendation")`.
 """
 
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoProcessor

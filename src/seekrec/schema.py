@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The data model: events, items, requests and answers.
 
-Outside ids (`user_id`, `item_id`) are strings; rows are int64 numbers of a table. Only [`IdMap`] converts between
+External ids (`user_id`, `item_id`) are strings; rows are int64 positions in a table. Only [`IdMap`] converts between
 them.
 """
 
@@ -145,7 +145,7 @@ class Request:
 
     Raises:
         RequestError: If a field is of the wrong type, if the query is empty or longer than `MAX_QUERY_CHARACTERS`, if
-            the history holds anything but events, is not ordered by time or holds events after `timestamp`, if
+            the history contains anything but events, is not ordered by time or contains events after `timestamp`, if
             `timestamp` counts milliseconds or finer, or if `geohash` is invalid.
     """
 
@@ -176,8 +176,8 @@ class Request:
                 )
         if self.timestamp is not None and times and times[-1] > self.timestamp:
             raise RequestError(
-                f"`history` ends at timestamp {times[-1]}, after the request's own {self.timestamp}; leave later "
-                "events out."
+                f"`history` ends at timestamp {times[-1]}, after the request's own {self.timestamp}; leave out the "
+                "later events."
             )
 
     @property
@@ -205,7 +205,7 @@ def check_query(query: str) -> None:
     """Refuse text that cannot be a query.
 
     Raises:
-        RequestError: If it is not text, holds no visible character, or is longer than `MAX_QUERY_CHARACTERS`.
+        RequestError: If it is not text, contains no visible character, or is longer than `MAX_QUERY_CHARACTERS`.
     """
     if not isinstance(query, str):
         raise RequestError(
@@ -213,11 +213,11 @@ def check_query(query: str) -> None:
         )
     check_characters(query, "query")
     if not query.strip():
-        raise RequestError(f"`query` is {query!r}, which holds no visible character; pass text, or None to recommend.")
+        raise RequestError(f"`query` is {query!r}, which has no visible character; pass text, or None to recommend.")
     if len(query) > MAX_QUERY_CHARACTERS:
         raise RequestError(
-            f"`query` has {len(query)} characters and starts {query[:40]!r}; the longest allowed has "
-            f"{MAX_QUERY_CHARACTERS}. Shorten it."
+            f"`query` has {len(query)} characters and starts {query[:40]!r}; the maximum is {MAX_QUERY_CHARACTERS}. "
+            "Shorten it."
         )
 
 
@@ -267,8 +267,8 @@ def _read_history(history: object) -> tuple[Event, ...]:
     for position, event in enumerate(events):
         if not isinstance(event, Event):
             raise RequestError(
-                f"`history` holds {shown(event)} of type {type(event).__name__} at position {position} (from 0); pass "
-                "an Event."
+                f"`history` contains {shown(event)} of type {type(event).__name__} at position {position} (from 0); "
+                "pass an Event."
             )
     return events
 
@@ -280,7 +280,7 @@ def _check_text(text: object, argument: str, expected: str) -> None:
     if not isinstance(text, str):
         raise RequestError(f"`{argument}` is {shown(text)} of type {type(text).__name__}; pass {expected}.")
     if not text or text.isspace():
-        raise RequestError(f"`{argument}` is {text!r}, which holds no visible character; pass {expected}.")
+        raise RequestError(f"`{argument}` is {text!r}, which has no visible character; pass {expected}.")
     check_characters(text, argument)
 
 
@@ -296,8 +296,8 @@ def check_characters(text: str, argument: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise RequestError(
-            f"`{argument}` holds {text[error.start]!r} at position {error.start}: half of a surrogate pair, which is "
-            "not a character; decode the text anew, or drop it with text.encode(errors='ignore').decode()."
+            f"`{argument}` contains {text[error.start]!r} at position {error.start}: half of a surrogate pair, which "
+            "is not a character; decode the text again, or drop it with text.encode(errors='ignore').decode()."
         ) from None
 
 

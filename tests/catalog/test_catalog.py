@@ -173,7 +173,9 @@ class TestBuild:
             build(**changes)
 
     def test_refuses_a_model_that_did_not_give_the_codes(self, learner):
-        with pytest.raises(CatalogError, match="`identifier_model` has codebook_size=4, codes and embeddings say 5"):
+        with pytest.raises(
+            CatalogError, match="`identifier_model` has codebook_size=4, but the codes and embeddings say 5"
+        ):
             build(learner, codebook_size=5)
 
 
@@ -239,14 +241,14 @@ class TestMasks:
         ("filters", "error", "message"),
         [
             ({"prise": 1}, RequestError, "no column 'prise' .did you mean 'price'.*they have item_id"),
-            ({"categories": "Kite"}, RequestError, "hold 'Kite', which no item .* .did you mean 'Kites'"),
+            ({"categories": "Kite"}, RequestError, "contain 'Kite', but no item .* .did you mean 'Kites'"),
             ({"ids": ["A", "Z"]}, UnknownItemError, "1 of 2 ids are unknown, the first is 'Z'"),
             ({"price": (1, 2, 3)}, RequestError, r"`price` is the tuple \(1, 2, 3\); a tuple is a range"),
             ({"price": (3, 1)}, RequestError, r"range \(3, 1\), whose lowest is above its highest"),
             ({"price": "cheap"}, RequestError, "`price` is 'cheap', which cannot be compared .* double"),
             ({"price": ["cheap"]}, RequestError, "cannot be compared with a column of type double"),
             ({"title_contains": ""}, RequestError, "`title_contains` is ''; pass the text to look for"),
-            ({"title_contains": "caf\ud800"}, RequestError, "`title_contains` holds .* half of a surrogate pair"),
+            ({"title_contains": "caf\ud800"}, RequestError, "`title_contains` contains .* half of a surrogate pair"),
             ({"title": "caf\ud800"}, RequestError, "`title` is .*, which cannot be compared with a column of type"),
             ({"at": 1.5}, RequestError, "`at` is 1.5 of type float; pass whole seconds"),
         ],
@@ -272,7 +274,7 @@ class TestMasks:
         if is_range:
             assert asked.where(other=bounds).tolist() == [value is not None for value in values]
         else:
-            with pytest.raises(RequestError, match="`other` is a column of text with numbers in it"):
+            with pytest.raises(RequestError, match="`other` is a text column with numbers in it"):
                 asked.where(other=bounds)
 
     def test_titles(self, catalog):
@@ -342,7 +344,7 @@ class TestUpdate:
             ([{"price": 1.0}], DataError, "no column 'item_id'"),
             ([{"item_id": "A", "price": 1.0}, {"item_id": "A", "price": 2.0}], DataError, "'A' more than once"),
             ([{"item_id": "A", "stock": 1}], DataError, "'stock', the catalogue has item_id, title"),
-            ([{"item_id": "A", "title": "Green kite"}], DataError, "'title'; an item's text stays"),
+            ([{"item_id": "A", "title": "Green kite"}], DataError, "'title'; an item's text cannot change"),
             (
                 [{"item_id": "B", "price": 1}, {"item_id": "A", "price": "cheap"}],
                 DataError,
@@ -514,7 +516,7 @@ class TestAdd:
     def test_refuses_without_a_way_to_what_it_needs(self, learner):
         with pytest.raises(CatalogError, match="has no identifier model.*`identifier_model=`"):
             build().add_items([new_item("E")], semantic_embeddings=vectors([0, 0]))
-        with pytest.raises(CatalogError, match="are for semantic; pass `collaborative=`"):
+        with pytest.raises(CatalogError, match="but exist for semantic; pass `collaborative=`"):
             build(learner, embeddings={"semantic": SEMANTIC}).add_items(
                 [new_item("E")], semantic_embeddings=vectors([0, 0])
             )
@@ -741,7 +743,9 @@ class TestFiles:
             folder = tmp_path / name
             catalog.save(folder)
             edit(folder / name)
-            with pytest.raises(CatalogError, match=f"{name} holds content .*was changed or is another catalogue's"):
+            with pytest.raises(
+                CatalogError, match=f"{name} has content hash .*was changed or belongs to another catalogue"
+            ):
                 Catalog.load(folder)
 
     def test_refuses_an_edited_description(self, catalog, tmp_path):
@@ -753,7 +757,7 @@ class TestFiles:
             path.write_text(json.dumps(saved | changes))
             return Catalog.load(tmp_path)
 
-        with pytest.raises(CatalogError, match="catalog.json does not fit its own hash"):
+        with pytest.raises(CatalogError, match="catalog.json does not match its own hash"):
             load_with(settings=saved["settings"] | {"semantic_encoder_name": "other"})
         with pytest.raises(CatalogError, match="catalog.json has version 99, this package reads 1"):
             load_with(version=99)
@@ -802,7 +806,7 @@ class TestFiles:
         assert (loaded.semantic_encoder_name, loaded.encoder_is_trusted) == ("encoder", False)
         assert loaded.content_hash == named.content_hash
         item = [{"item_id": "new", "title": "new"}]
-        with pytest.raises(CatalogError, match="names the text encoder 'encoder', which is not loaded"):
+        with pytest.raises(CatalogError, match="names the text encoder 'encoder', but an encoder is not loaded"):
             loaded.add_items(item)
         asked = []
 

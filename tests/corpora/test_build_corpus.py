@@ -286,7 +286,7 @@ def test_log_without_searches(shop_catalog, trained, caplog):
         corpus = build_corpus(split, shop_catalog, *trained, SETTINGS)
     assert "nsip" not in corpus
     assert "'nrip': 4" in caplog.text
-    with pytest.raises(DataError, match="`tasks` names 'nsip', but log 'music shop' has nothing to train it on"):
+    with pytest.raises(DataError, match="`tasks` names 'nsip', but log 'music shop' has no rows for this task"):
         build_corpus(split, shop_catalog, *trained, SETTINGS, tasks=("nrip", "nsip"))
     only_items = build_corpus(split, shop_catalog, *trained, SETTINGS, tasks=("id2desc_semantic",))
     assert len(only_items["id2desc_semantic"]) == len(TITLES)

@@ -75,16 +75,16 @@ def test_refusals(parts, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.txt").write_text("precious")
-    with pytest.raises(DataError, match="other holds other files and no corpus.json; give a new folder"):
+    with pytest.raises(DataError, match="other contains other files and no corpus.json; give a new folder"):
         save_corpus(parts, other)
     assert (other / "thesis.txt").read_text() == "precious"
-    with pytest.raises(DataError, match="other holds no corpus.json, so it is not a corpus"):
+    with pytest.raises(DataError, match="other contains no corpus.json, so it is not a corpus"):
         load_corpus(other)
     (tmp_path / "cut").mkdir()
     (tmp_path / "cut/corpus.json").write_text('{"num_rows": ')
-    with pytest.raises(DataError, match="cut holds a corpus with a damaged file"):
+    with pytest.raises(DataError, match="cut contains a corpus with a damaged file"):
         describe_corpus(tmp_path / "cut")
-    with pytest.raises(DataError, match="absent holds no corpus.json"):
+    with pytest.raises(DataError, match="absent contains no corpus.json"):
         load_corpus(tmp_path / "absent")
     with pytest.raises(DataError, match="There is nothing to save: `parts` has no data set"):
         save_corpus({"train": DatasetDict()}, tmp_path / "new")

@@ -133,7 +133,7 @@ def test_what_training_does_not_see_is_a_warning(caplog):
     assert warnings_of(caplog, make_log(acts)) == []
     assert "`session_id` is taken for visits" in caplog.text
     (blind,) = warnings_of(caplog, make_log(acts), session_ids="page_view")
-    assert "4 of the 4 training questions (100%)" in blind and "`session_ids: visit`" in blind
+    assert "4 of the 4 training questions with earlier events (100%)" in blind and "`session_ids: visit`" in blind
     # Two of three clicks on item 0 repeat the first: of four interactions two are not asked for.
     repeats = [
         (1, 0, None, "click", None),
@@ -141,7 +141,7 @@ def test_what_training_does_not_see_is_a_warning(caplog):
         *((t, 0, None, "click", None) for t in (3, 4)),
     ]
     (share,) = warnings_of(caplog, make_log(repeats))
-    assert "asks for 2 of 4 interactions; the other 2 (50%) repeat" in share
+    assert "2 of 4 training interactions are targets; the other 2 (50%) repeat" in share
     # With one task alone, the other is not missed.
     assert warnings_of(caplog, make_log(acts), tasks="recommendation") == []
 
@@ -152,8 +152,8 @@ def test_a_task_and_an_action_that_are_not_asked_for_are_named(caplog):
     clicks = split.training_interactions()[:1]
     with caplog.at_level(logging.WARNING, logger="seekrec"):
         report_questions(split, clicks, np.zeros(1, dtype=int))
-    assert "holds 1 interactions of behavior 'search' and asks for none as such" in caplog.text
-    assert "holds 1 interactions of action 'buy' and asks for none of them" in caplog.text
+    assert "contains 1 interactions of behavior 'search', but none is used as a target" in caplog.text
+    assert "contains 1 interactions of action 'buy', but none is used as a target" in caplog.text
 
 
 @pytest.mark.parametrize("recipe", ["intsr", "synergen"])

@@ -141,7 +141,7 @@ def test_batches_are_padded():
 def test_a_log_without_targets_is_refused():
     split, ids = make_split([(1, 0, None, "click"), (2, 1, None, "impression")])
     object.__setattr__(split, "train_rows", split.train_rows[:0])
-    with pytest.raises(DataError, match="The training part of 'one user' holds no interaction that may be a target"):
+    with pytest.raises(DataError, match="The training part of 'one user' has no interaction that can be a target"):
         build_training_windows(split, ids, actions=["click"])
 
 

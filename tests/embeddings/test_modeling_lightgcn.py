@@ -87,8 +87,8 @@ def test_the_graph_is_saved_with_the_weights(tmp_path):
     ("users", "items", "message"),
     [
         ([0, 1], [0, 1], r"`users` has shape \(2,\).*`num_edges=3`"),
-        ([0, 0, 2], [0, 1, 1], r"`users` holds rows 0..2; the model knows 0..1"),
-        ([0, 0, 1], [0, 3, 1], r"`items` holds rows 0..3; the model knows 0..2"),
+        ([0, 0, 2], [0, 1, 1], r"`users` contains rows 0..2; the model knows 0..1"),
+        ([0, 0, 1], [0, 3, 1], r"`items` contains rows 0..3; the model knows 0..2"),
         ([0, 0, 1], [1, 1, 1], "1 of 3 pairs occur twice"),
     ],
 )
@@ -99,7 +99,7 @@ def test_wrong_graphs_are_refused(users, items, message):
 
 def test_wrong_rows_are_refused():
     model = make()
-    with pytest.raises(RequestError, match=r"`user_rows` holds 0..2; the model knows 0..1"):
+    with pytest.raises(RequestError, match=r"`user_rows` contains 0..2; the model knows 0..1"):
         model.score([np.array([0])] * 2, np.array([0, 2]))
     with pytest.raises(RequestError, match=r"item rows 1..3, but the model knows 0..2"):
         model.score([np.array([3, 1])])
@@ -133,7 +133,7 @@ def test_the_graph_of_a_split_holds_training_pairs_once():
     graph = interaction_graph(split, id_map, behaviors=["recommendation"])
     assert (graph.user_ids, graph.users.tolist(), graph.items.tolist()) == (["a"], [0], [0])
     assert interaction_graph(split, id_map).items.tolist() == [0, 1]
-    with pytest.raises(UnknownItemError, match="the first is 'i0'"):
+    with pytest.raises(UnknownItemError, match="first 'i0'"):
         interaction_graph(split, IdMap(["i1"]))
     with pytest.raises(DataError, match="No training event of nothing has an item"):
         interaction_graph(split, id_map, behaviors=["nothing"])

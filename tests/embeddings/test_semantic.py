@@ -75,7 +75,7 @@ def test_no_texts_give_no_rows(encoder_folder):
 
 @pytest.mark.parametrize("text", ["", "  \n", None])
 def test_empty_text_is_refused_with_its_row(text):
-    with pytest.raises(DataError, match=r"Text of row 1 is .*: there is nothing to embed"):
+    with pytest.raises(DataError, match=r"Text of row 1 is .*, which has nothing to embed"):
         embed_texts(["a", text])
 
 
@@ -102,7 +102,7 @@ def test_wheel_without_its_model_counts_as_missing(monkeypatch, tmp_path):
     monkeypatch.setattr(
         semantic.importlib.util, "find_spec", lambda _: SimpleNamespace(submodule_search_locations=[str(tmp_path)])
     )
-    with pytest.raises(MissingDependencyError, match="carries the default one is not installed"):
+    with pytest.raises(MissingDependencyError, match="the package with the default one is not installed"):
         load_semantic_encoder()
 
 

@@ -36,5 +36,5 @@ def test_evaluate_computes_the_same(metric):
 
 
 def test_evaluate_refuses_what_is_no_ranking(metric):
-    with pytest.raises(DataError, match="holds the item 'a' twice"):
+    with pytest.raises(DataError, match="contains the item 'a' twice"):
         metric.compute(predictions=[["a", "a"]], references=["a"])

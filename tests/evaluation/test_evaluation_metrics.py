@@ -189,18 +189,18 @@ def test_rank_in_list_by_hand():
 
 
 def test_list_that_repeats_an_item_is_refused():
-    with pytest.raises(DataError, match="holds the item 'b' twice"):
+    with pytest.raises(DataError, match="contains the item 'b' twice"):
         rank_in_list(["a", "b", "b"], [3, 2, 1], "a")
 
 
 @pytest.mark.parametrize("scores", [[1.0, 2.0], [1.0, float("nan")], [float("nan"), 1.0]])
 def test_list_out_of_order_is_refused(scores):
-    with pytest.raises(DataError, match="not in falling order: "):
+    with pytest.raises(DataError, match="not in descending order: "):
         rank_in_list(["a", "b"], scores, "a")
 
 
 def test_a_single_nan_score_is_refused():
-    with pytest.raises(DataError, match="not in falling order"):
+    with pytest.raises(DataError, match="not in descending order"):
         rank_in_list(["a"], [float("nan")], "a")
 
 

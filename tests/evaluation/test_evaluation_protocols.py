@@ -170,7 +170,7 @@ def test_unknown_choices_are_refused(toy_split, toy_id_map, options, message):
 
 def test_part_without_cases_is_refused(toy_split, toy_id_map, monkeypatch):
     monkeypatch.setattr(type(toy_split), "targets", lambda *_: [])
-    with pytest.raises(DataError, match="test part of 'toy' holds no case of behavior 'search'"):
+    with pytest.raises(DataError, match="test part of 'toy' contains no case of behavior 'search'"):
         build_cases(toy_split, toy_id_map, behavior="search")
 
 
@@ -184,7 +184,7 @@ def test_cases_that_cannot_be_drawn_are_left_out_and_counted(caplog):
     assert cases.case_numbers.tolist() == [1]
     assert "1 of 2 test cases of log small are left out: fewer than 2 items are left" in caplog.text
     with pytest.raises(
-        DataError, match="`num_negatives` is 3, but no test case of log 'small' has so many items left"
+        DataError, match="`num_negatives` is 3, but no test case of log 'small' has that many items left"
     ):
         build_cases(split, id_map, protocol="uniform", num_negatives=3)
 

@@ -233,10 +233,10 @@ def test_retriever_ranks_all_candidates(toy_split, toy_id_map):
 @pytest.mark.parametrize(
     ("retrieved", "message"),
     [
-        ([("d", 2.0), ("d", 1.0)], "System 'bad', recommendation, full: An answer holds the item 'd' twice"),
-        ([("d", 1.0), ("e", 2.0)], "not in falling order"),
-        ([("x", 1.0)], "`retrieve` returned 'x', which the catalogue does not hold"),
-        ([("d", 2.0), ("a", 1.0)], "`retrieve` returned 'a', which the catalogue does not hold or `where` rules out"),
+        ([("d", 2.0), ("d", 1.0)], "System 'bad', recommendation, full: An answer contains the item 'd' twice"),
+        ([("d", 1.0), ("e", 2.0)], "not in descending order"),
+        ([("x", 1.0)], "`retrieve` returned 'x', which is not in the catalogue"),
+        ([("d", 2.0), ("a", 1.0)], "`retrieve` returned 'a', which is not in the catalogue or excluded by `where`"),
     ],
 )
 def test_lists_that_break_the_rules_are_refused(toy_split, toy_id_map, retrieved, message):
@@ -328,7 +328,7 @@ def test_behavior_without_cases_is_skipped(toy_split, toy_id_map, monkeypatch):
     monkeypatch.setattr(type(toy_split), "targets", lambda *a: [] if "search" in a else targets(*a))
     rows = evaluate_systems({"fixed": Fixed(np.zeros(6))}, toy_split, toy_id_map, show_progress=False)
     assert [row.behavior for row in rows] == ["recommendation"]
-    with pytest.raises(DataError, match="test part of 'toy' holds no case of search"):
+    with pytest.raises(DataError, match="test part of 'toy' contains no case of search"):
         evaluate_systems({}, toy_split, toy_id_map, behaviors=("search",))
 
 

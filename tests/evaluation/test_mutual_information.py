@@ -59,7 +59,7 @@ def test_the_mean_of_estimates_is_as_uncertain_as_their_number_leaves_it():
 
 
 def test_too_little_is_refused():
-    with pytest.raises(DataError, match="needs 8 groups of cases to learn from and to measure; got 3"):
+    with pytest.raises(DataError, match="needs at least 8 groups of cases to train and evaluate on; got 3"):
         mutual_information(np.zeros((6, 2)), [0, 1] * 3, [0, 0, 1, 1, 2, 2])
-    with pytest.raises(DataError, match=r"`answers` holds \[0, 1, 2\]; give 0 or 1"):
+    with pytest.raises(DataError, match=r"`answers` contains \[0, 1, 2\]; give 0 or 1"):
         mutual_information(np.zeros((9, 2)), [0, 1, 2] * 3, np.arange(9))

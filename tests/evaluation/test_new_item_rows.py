@@ -95,7 +95,7 @@ def test_nothing_new_gives_no_rows(toy_split, toy_items, caplog):
     none = ColdStart(toy_split, toy_items.slice(0, 0), held_out=False)
     with caplog.at_level("INFO", logger="seekrec"):
         assert ask(none, catalog, LatestFirst(catalog)) == []
-    assert "`num_cold_items` holds some out" in caplog.text
+    assert "set `num_cold_items` to hold some out" in caplog.text
 
 
 def test_a_catalogue_that_cannot_grow_gives_no_rows(toy_split, caplog):
@@ -109,5 +109,5 @@ def test_cases_of_chosen_targets(toy_split, toy_id_map):
     cases = build_cases(toy_split, toy_id_map, only_targets={"e", "a"})
     assert cases.target_ids == ["e"] and cases.case_numbers.tolist() == [1]
     assert cases.fingerprint != build_cases(toy_split, toy_id_map).fingerprint
-    with pytest.raises(DataError, match="No test case of behavior 'recommendation' looks for one of"):
+    with pytest.raises(DataError, match="No test case of behavior 'recommendation' has a target in"):
         build_cases(toy_split, toy_id_map, only_targets={"a"})

@@ -161,7 +161,7 @@ def test_beside_a_model_that_knows_nothing_weights_are_finite(caplog):
     weights = likely_weights(looked_at(own, {"told": told}), ["told"])
     # The log-odds of two normal distributions of deviation 1 whose means are 2 apart: 2, over 0.05.
     assert weights["told"] == pytest.approx(40, rel=0.1)
-    assert "hardly at all" in caplog.text
+    assert "barely separate" in caplog.text
     # A few cases, as those by which a model is timed before training, say nothing of it.
     caplog.clear()
     likely_weights(looked_at(own[:120], {"told": told[:120]}), ["told"])
@@ -216,7 +216,7 @@ def test_views_find_items_for_a_task_that_validation_lacks(caplog):
     assert not found and model.view_weights == {
         "search": {**dict.fromkeys(("item_knn", "lexical", "query_log", "semantic"), 0.02), "unsearched": 1.0}
     }
-    assert "No validation case of a search is used" in caplog.text and model.views.lexical is not None
+    assert "No usable search validation example" in caplog.text and model.views.lexical is not None
 
 
 def test_views_that_find_nothing_for_a_task_are_refused(aisles):
@@ -224,7 +224,7 @@ def test_views_that_find_nothing_for_a_task_are_refused(aisles):
     model, processor = make_gensr(aisles, **FINDING)
     model.set_catalog(replace(catalog, embeddings={"collaborative": catalog.embeddings["collaborative"]}))
     views = replace(Views.fit(split, catalog), item_knn=None)
-    with pytest.raises(ConfigurationError, match="there is none for recommendation"):
+    with pytest.raises(ConfigurationError, match="there is no view for recommendation"):
         choose_view_weights(model, processor, split, views, behaviors=["recommendation"])
 
 

@@ -122,7 +122,7 @@ def test_strict_building_raises_on_a_leak(monkeypatch):
     spoilt = audit(with_history(leaking_split(), [4]))
     with pytest.raises(
         LeakageError,
-        match=r"of log .spoilt. \(method .leave_one_out., protocol .strict.\) reveals its answers: in_own_history 1 "
+        match=r"of log .spoilt. \(method .leave_one_out., protocol .strict.\) leaks answers: in_own_history 1 "
         r"of 1 \(test\), history_not_before 1 of 1 \(test\)\. Build it with split_log\(protocol='strict'\)",
     ):
         spoilt.raise_if_leaking()

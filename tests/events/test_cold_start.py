@@ -63,5 +63,5 @@ def test_the_draw_is_seeded_and_both_can_be_taken(split):
 
 @pytest.mark.parametrize("count", [0, 3])
 def test_too_many_are_refused(split, count):
-    with pytest.raises(ConfigurationError, match=f"`num_cold_items` is {count}, .* looks for 2 different items"):
+    with pytest.raises(ConfigurationError, match=f"`num_cold_items` is {count}, .* has 2 different targets"):
         hold_out_items(split, count, seed=0)

@@ -110,7 +110,9 @@ def test_what_is_refused(columns, message):
 
 
 def test_a_missing_column_and_two_of_one_name_are_refused():
-    with pytest.raises(DataError, match="`events` has no column 'timestamp', only user_id, item_id. Rename the one"):
+    with pytest.raises(
+        DataError, match="`events` has no column 'timestamp', only user_id, item_id. Rename the column"
+    ):
         EventLog("toy", pa.table({"user_id": ["u"], "item_id": ["a"]}), ITEMS)
     twice = pa.table([pa.array(["u"]), pa.array(["v"])], names=["user_id", "user_id"])
     with pytest.raises(DataError, match="more than one column 'user_id'"):
@@ -186,7 +188,7 @@ def test_extra_columns_of_lists_come_back_as_they_were(tmp_path):
 
 def test_load_refuses_what_is_no_log_or_was_mixed(tmp_path):
     with pytest.raises(
-        DataError, match="holds no log.json: it is not a whole event log, or saving it was interrupted"
+        DataError, match="contains no log.json: it is not a whole event log, or saving it was interrupted"
     ):
         EventLog.load(tmp_path)
     make_log().save(tmp_path)

@@ -83,5 +83,5 @@ def test_kinds_are_checked():
     for kind in ("titles", "doc2query", "doc2query=", "logged=me/my-t5"):
         with pytest.raises(ConfigurationError, match=f"has the kind '{kind}'; choose among logged, category, inform"):
             check_pool_kinds(["logged", kind])
-    with pytest.raises(ConfigurationError, match="no texts of the kind 'doc2query=me/my-t5' by themselves"):
+    with pytest.raises(ConfigurationError, match="Texts of the kind 'doc2query=me/my-t5' cannot be made"):
         pool_texts(ITEMS, "doc2query=me/my-t5")

@@ -64,10 +64,12 @@ def test_items_may_bring_their_own_queries():
     items = pa.table({"categories": [[["Toys", "Cars"]], None], "queries": [["red car", "toy"], None]})
     assert category_queries(items) == [["red car", "toy"], []]
     with pytest.raises(
-        DataError, match="Column 'queries' of `items` has type list<item: int64>; it must hold lists of"
+        DataError, match="Column 'queries' of `items` has type list<item: int64>; it must contain lists of"
     ):
         category_queries(pa.table({"queries": [[1]]}))
-    with pytest.raises(DataError, match="`items` row 1 .from 0.: column 'queries' holds ' '; a query has 1 to 1000"):
+    with pytest.raises(
+        DataError, match="`items` row 1 .from 0.: column 'queries' contains ' '; a query has 1 to 1000"
+    ):
         category_queries(pa.table({"queries": [["a"], [" "]]}))
 
 

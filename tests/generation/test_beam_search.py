@@ -81,7 +81,7 @@ def test_a_model_without_a_shared_cache_is_refused():
 
     session = WholeModelSession(Forgetful(), torch.zeros(1, 3, 32), None)
     with pytest.raises(
-        ConfigurationError, match="Forgetful keeps a NoneType where beams need an encoder-decoder cache"
+        ConfigurationError, match="Forgetful returns a NoneType, but beam search needs an encoder-decoder cache"
     ):
         session.start(torch.zeros((1, 2), dtype=torch.int64))
 

@@ -156,7 +156,7 @@ def test_arguments_that_do_not_fit_are_refused(tiny_t5, make_batch):
             r"`codes` of request 0 is int64 of shape \(5, 3\); .*\[2, 3\]",
         ),
         ({"codes": [codes, codes * 1.0]}, RequestError, "`codes` of request 1 is float64"),
-        ({"codes": [codes, -codes]}, RequestError, "`codes` of request 1 holds -[0-9]; codes start at 0"),
+        ({"codes": [codes, -codes]}, RequestError, "`codes` of request 1 contains -[0-9]; codes start at 0"),
         ({"norm": "level"}, ConfigurationError, "`codebook_size` is missing"),
         ({"codebook_size": (5, 4)}, RequestError, r"`codes` has 3 levels .*; `codebook_size` is \(5, 4\)"),
         ({"codebook_size": 3}, RequestError, "`codes` has 3 levels with codes up to .*; `codebook_size` is 3"),

@@ -51,7 +51,9 @@ def test_a_dead_beam_beside_a_living_one_is_silenced(trie):
 
 
 def test_a_request_that_cannot_go_on_is_named(trie):
-    with pytest.raises(RequestError, match=r"Request 1 of the batch cannot go on after the identifier tokens \[42\]"):
+    with pytest.raises(
+        RequestError, match=r"Request 1 of the batch cannot continue after the identifier tokens \[42\]"
+    ):
         TrieLogitsProcessor(trie, OFFSETS)(torch.tensor([[0, 41], [0, 42]]), torch.zeros(2, 100))
     processor = TrieLogitsProcessor(trie, OFFSETS, masks=[None, trie.mask(np.zeros(6, bool))], num_beams=2)
     with pytest.raises(RequestError, match=r"Request 1 .* Leave requests out whose mask allows no item"):

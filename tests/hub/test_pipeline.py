@@ -213,7 +213,7 @@ def test_answers_of_each_family_are_those_of_its_calls(family):
         ("kite", {"candidates": ["A"], "boost": {"A": 1.0}}, "`boost` and `candidates` are both given"),
         (["kite"], {"boost": np.zeros((2, 3))}, "`boost` has 2 entries for 1 requests; give one for each"),
         (["kite"] * 3, {"boost": [[0, 0, 1]]}, "`boost` has 1 entries for 3 requests"),
-        (iter(["kite"]), {"boost": np.zeros((1, 3))}, r"`boost` has numbers for each request \(1 lines\), and the"),
+        (iter(["kite"]), {"boost": np.zeros((1, 3))}, r"`boost` has numbers for each request \(1 rows\), but the"),
         ("kite", {"boost": [[0, 0, 1], [1, 0, 0]]}, "`boost` has 2 entries for 1 requests; give one for each"),
         ("kite", {"top_k": [1, 2]}, "`top_k` has 2 entries for 1 requests; give one for each"),
         ("", {}, "`query` is ''"),

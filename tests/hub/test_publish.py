@@ -189,7 +189,7 @@ def test_what_an_older_version_recorded_is_not_published(folder, tmp_path):
 
 def test_secrets_and_links_are_not_published(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("SHOP_API_TOKEN", "s3cr3t-value")
-    with pytest.raises(ConfigurationError, match=r"README\.md holds what looks like a token"):
+    with pytest.raises(ConfigurationError, match=r"README\.md contains what looks like a token"):
         copy_model(folder, tmp_path / "copy", card="# s3cr3t-value\n")
     (tmp_path / "private.txt").write_text("x")
     (folder / "notes.txt").symlink_to(tmp_path / "private.txt")

@@ -274,7 +274,7 @@ def test_a_log_on_the_hub_keeps_what_its_tables_do_not_say(tmp_path):
     assert read.fingerprint == log.fingerprint
     assert (read.query_source, read.notes) == ("category", ("Made up.",))
     (tmp_path / "clone" / "log.json").write_text('{"has_time": true, "query_source": "guessed", "notes": []}')
-    with pytest.raises(DataError, match="holds a log with a damaged file .*guessed"):
+    with pytest.raises(DataError, match="contains a log with a damaged file .*guessed"):
         read_hub(tmp_path / "clone")
 
 
@@ -282,7 +282,7 @@ def test_what_cannot_be_a_repository_is_refused(tmp_path):
     with pytest.raises(ConfigurationError, match="There is nothing to publish: give a log"):
         prepare_data_set(tmp_path / "data", "me/x")
     (tmp_path / "adapter").mkdir()
-    with pytest.raises(ConfigurationError, match="is no adapter: it lacks adapter_config.json, adapter_model"):
+    with pytest.raises(ConfigurationError, match="is not an adapter: it lacks adapter_config.json, adapter_model"):
         prepare_adapter(tmp_path / "adapter", tmp_path / "new", "me/x")
     (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "/home/me/base"}))
     (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"")
@@ -290,7 +290,7 @@ def test_what_cannot_be_a_repository_is_refused(tmp_path):
         prepare_adapter(tmp_path / "adapter", tmp_path / "new", "me/x")
     corpus = {"num_rows": {'x"] = 1': {"train": 1}}}
     (tmp_path / "corpus.json").write_text(json.dumps(corpus))
-    with pytest.raises(DataError, match="which are no names"):
+    with pytest.raises(DataError, match="which are not valid names"):
         prepare_data_set(tmp_path / "data", "me/x", corpus=tmp_path)
 
 
@@ -302,7 +302,7 @@ def test_a_token_is_published_nowhere_and_shown_nowhere(tmp_path, monkeypatch, c
     write_results(tmp_path / "results.json", rows)
     options = ["--model_dir", tmp_path / "model", "--repo_id", "me/x", "--results", tmp_path / "results.json"]
     monkeypatch.setattr(sys, "argv", ["push_to_hub.py", *map(str, options)])
-    with pytest.raises(SystemExit, match=r"README\.md holds what looks like a token") as refused:
+    with pytest.raises(SystemExit, match=r"README\.md contains what looks like a token") as refused:
         runpy.run_path(str(SESSION.parents[2] / "recipes" / "push_to_hub.py"), run_name="__main__")
     printed = capsys.readouterr()
     assert "shop of ***" in printed.out

@@ -276,7 +276,12 @@ def test_thousands_of_equal_items():
             r"3 items cannot share 2 identifiers \(`codebook_size` 2",
         ),
         ({"semantic": [[0]]}, {"taken": {"semantic": [[0], [1]]}}, IdentifierCollisionError, "3 items cannot share 2"),
-        ({"semantic": [[2]]}, {}, CatalogError, "`codes` of view 'semantic' holds codes from 2 to 2.*must be 0 to 1"),
+        (
+            {"semantic": [[2]]},
+            {},
+            CatalogError,
+            "`codes` of view 'semantic' contains codes from 2 to 2.*must be 0 to 1",
+        ),
         ({"semantic": [[-1]]}, {}, CatalogError, "codes from -1 to -1"),
         (
             {"semantic": [[0, 0]], "collaborative": [[0]]},

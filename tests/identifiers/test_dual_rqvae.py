@@ -155,7 +155,7 @@ def test_encode_agrees_with_forward_and_reconstruct_too():
 def test_start_on_all_items_is_saved(tmp_path):
     fresh = DualRQVAEModel(small_config())
     assert not fresh.has_codebooks
-    with pytest.raises(ConfigurationError, match="codebooks of this DualRQVAEModel were never started"):
+    with pytest.raises(ConfigurationError, match="codebooks of this DualRQVAEModel were never initialised"):
         fresh.encode(*vectors())
     fresh.initialize_codebooks(*vectors())
     fresh.save_pretrained(tmp_path)
@@ -242,5 +242,5 @@ def test_a_missing_view_is_refused():
 
 
 def test_nothing_to_start_from():
-    with pytest.raises(DataError, match="`semantic` holds no item"):
+    with pytest.raises(DataError, match="`semantic` contains no item"):
         DualRQVAEModel(small_config()).initialize_codebooks(np.ones((0, 6)), np.ones((0, 5)))

@@ -37,7 +37,7 @@ def test_input_sizes_follow_the_order_of_concatenation():
         ({"views": ["semantic", "semantic"]}, "use one of"),
         (
             {"views": ["semantic"]},
-            "`num_shared_levels` is 2, but `views` holds only 'semantic'.*num_specific_levels=4",
+            "`num_shared_levels` is 2, but `views` contains only 'semantic'.*num_specific_levels=4",
         ),
         ({"num_shared_levels": 0, "num_specific_levels": 0}, "both 0; an identifier needs a level"),
         ({"num_shared_levels": -1}, "`num_shared_levels` is -1; it must be at least 0"),

@@ -144,8 +144,8 @@ def test_published_identifiers(tmp_path):
     [
         (None, "does not exist"),
         ("{", "index.json is not JSON"),
-        ("[1]", "holds list and no table of items"),
-        ("{}", "no table of items"),
+        ("[1]", "contains list, not a table of items"),
+        ("{}", "not a table of items"),
         ('{"0": ["<a_1>"], "2": ["<a_1>"]}', "has 2 items but none with the key '1'"),
         ('{"0": ["<a_1>"], "1": ["a_1"]}', r"item 1: \['a_1'\] is not an identifier.*expected 1 tokens such as"),
         ('{"0": ["<a_1>"], "1": ["<a_1>", "<b_1>"]}', "item 1"),

@@ -115,7 +115,7 @@ def test_one_item_and_constant_vectors():
             "`collaborative`.* in 2 rows, the first is row 1",
         ),
         (np.ones((3, 2)), np.ones((4, 2)), "different numbers of items: {'semantic': 3, 'collaborative': 4}"),
-        (np.ones((0, 2)), np.ones((0, 2)), "holds no item"),
+        (np.ones((0, 2)), np.ones((0, 2)), "contains no item"),
     ],
 )
 def test_bad_vectors_are_refused(semantic, collaborative, message):
@@ -125,7 +125,7 @@ def test_bad_vectors_are_refused(semantic, collaborative, message):
 
 
 def test_codes_need_a_fitted_model():
-    with pytest.raises(ConfigurationError, match="codebooks of this ResidualKMeans were never started"):
+    with pytest.raises(ConfigurationError, match="codebooks of this ResidualKMeans were never initialised"):
         ResidualKMeans(tiger()).encode(corners())
 
 

@@ -64,7 +64,7 @@ def test_any_truth_says_whether_seen_items_are_left_out(answering, wish):
 @pytest.mark.parametrize("wish", ["no", 1, [True], [True, "no"], np.array([0, 1]), {True: False}])
 def test_what_is_no_truth_is_refused(answering, wish):
     model, processor = answering
-    with pytest.raises(RequestError, match="`exclude_seen` is .*; give True, False or None, .* each of the 2"):
+    with pytest.raises(RequestError, match="`exclude_seen` is .*; pass True, False or None, .* each of the 2"):
         model.retrieve(processor(REQUESTS), exclude_seen=wish)
 
 
@@ -85,13 +85,13 @@ def test_a_table_of_masks_has_one_for_each_request(answering):
 @pytest.mark.parametrize(
     ("where", "message"),
     [
-        (5, "`where` is 5; give a boolean mask"),
-        ("i3", "`where` is 'i3'; give a boolean mask"),
-        ({"i3": True}, "`where` is .*; give a boolean mask"),
-        (iter(["i3"]), "`where` is .*; give a boolean mask"),
-        ([True, False], "`where` holds True; a filter is a boolean mask"),
-        ([["i3", None], None], "`where` holds None of type NoneType; a filter is"),
-        (["i3", None], "`where` holds None of type NoneType; a filter is"),
+        (5, "`where` is 5; pass a boolean mask"),
+        ("i3", "`where` is 'i3'; pass a boolean mask"),
+        ({"i3": True}, "`where` is .*; pass a boolean mask"),
+        (iter(["i3"]), "`where` is .*; pass a boolean mask"),
+        ([True, False], "`where` contains True; a filter is a boolean mask"),
+        ([["i3", None], None], "`where` contains None of type NoneType; a filter is"),
+        (["i3", None], "`where` contains None of type NoneType; a filter is"),
         (np.ones(3, bool), r"`where` has dtype bool and shape \(3,\)"),
         (np.ones(NUM_ITEMS), "`where` has dtype float64"),
         ([None], "`where` has 1 filters for 2 requests"),
@@ -109,9 +109,9 @@ def test_what_is_no_filter_is_refused(answering, where, message):
         ([None, ["i1"]], r"`candidates\[0\]` is None; give a list of item ids"),
         (5, "`candidates` is 5; give a list of item ids for each request"),
         ("i1", "`candidates` is 'i1'; give a list of item ids for each request"),
-        ([["i1"], ["i2", 7]], r"`candidates\[1\]` holds 7 of type int; item ids are text"),
-        ([["i1"], ["i2", ["i3"]]], r"`candidates\[1\]` holds \['i3'\] of type list"),
-        ([["i1"], ["x", "i2", "y"]], r"`candidates\[1\]` names 2 items that the catalogue lacks: 'x', 'y'"),
+        ([["i1"], ["i2", 7]], r"`candidates\[1\]` contains 7 of type int; item ids are text"),
+        ([["i1"], ["i2", ["i3"]]], r"`candidates\[1\]` contains \['i3'\] of type list"),
+        ([["i1"], ["x", "i2", "y"]], r"`candidates\[1\]` names 2 items that are not in the catalogue: 'x', 'y'"),
     ],
 )
 def test_what_are_no_candidates_is_refused(answering, candidates, message):
@@ -154,7 +154,7 @@ def test_inputs_made_with_a_larger_catalogue_are_refused(answering):
     model, processor = answering
     inputs = processor(REQUESTS, candidates=[["i1"], ["i2", "i3"]])
     inputs["candidate_rows"] = inputs["candidate_rows"] + NUM_ITEMS
-    with pytest.raises(RequestError, match=f"`candidate_rows` holds row .* the model's has {NUM_ITEMS} items"):
+    with pytest.raises(RequestError, match=f"`candidate_rows` contains row .* the model's has {NUM_ITEMS} items"):
         model.rank(inputs)
 
 

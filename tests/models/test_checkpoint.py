@@ -109,11 +109,13 @@ def test_a_file_of_another_checkpoint_is_named(folder, folders, name, message):
 def test_whole_parts_of_another_checkpoint_are_named(folder, folders):
     for name in (SETTINGS, "query_vectors.safetensors", "processor_manifest.json"):
         shutil.copy(folders[1] / name, folder / name)
-    with pytest.raises(CheckpointError, match=r"The processor in .* was saved beside another model .*Save the proc"):
+    with pytest.raises(
+        CheckpointError, match=r"The processor in .* was saved with another model .*Save this model's proc"
+    ):
         ask(folder)
     for name in (WEIGHTS, CONFIG, "model_manifest.json"):
         shutil.copy(folders[1] / name, folder / name)
-    with pytest.raises(CheckpointError, match=r"The results in .* were saved beside another model"):
+    with pytest.raises(CheckpointError, match=r"The results in .* were saved with another model"):
         ask(folder)
 
 
@@ -157,7 +159,7 @@ def test_a_file_that_would_be_read_too_is_named(folder):
 )
 def test_damage_is_an_error_of_ours(folder, change_it):
     change_it(folder)
-    with pytest.raises(CheckpointError, match="fetch the folder anew|Save it again|save the folder again|fetch it"):
+    with pytest.raises(CheckpointError, match="fetch the folder again|Save it again|save the folder again|fetch it"):
         check_part(folder, "model")
 
 
@@ -169,19 +171,22 @@ def test_folders_without_manifests_load(folder, folders):
 @pytest.mark.parametrize(
     ("change_it", "message"),
     [
-        (lambda folder: change(folder / SETTINGS, actions=["click", "buy"]), "`num_actions` is 2, the model there"),
-        (lambda folder: change(folder / SETTINGS, max_history=1000), "`max_history` is 1000, the model there has"),
+        (
+            lambda folder: change(folder / SETTINGS, actions=["click", "buy"]),
+            "`num_actions` is 2, but the model there",
+        ),
+        (lambda folder: change(folder / SETTINGS, max_history=1000), "`max_history` is 1000, but the model there has"),
         (lambda folder: change(folder / SETTINGS, max_history=-5), "`max_history` is -5; it must be at least 1"),
         (lambda folder: change(folder / SETTINGS, max_history=0), "`max_history` is 0; it must be at least 1"),
         (lambda folder: change(folder / SETTINGS, max_history="x"), "'max_history' expected int, got str"),
         (lambda folder: change(folder / SETTINGS, actions=["click", "click"]), r"`actions` is \['click', 'click'\]"),
         (
             lambda folder: change(folder / CONFIG, num_hidden_layers=10**9),
-            r"num_hidden_layers 1000000000, but the weights beside it are \d+ tensors",
+            r"num_hidden_layers 1000000000, but the weights next to it have \d+ tensors",
         ),
         (
             lambda folder: (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-100]),
-            "model.safetensors cannot be read .*cut or damaged",
+            "model.safetensors cannot be read .*truncated or damaged",
         ),
         (
             lambda folder: change(folder / CONFIG, num_hidden_layers=5),
@@ -199,17 +204,17 @@ def test_contradictions_are_named_without_manifests(folder, change_it, message):
 def test_a_catalogue_with_other_vectors_is_refused(folder, pairs):
     catalog = pairs[0][0].catalog
     other = type(catalog).build(catalog.items, embeddings={"semantic": catalog.embeddings["semantic"][::-1]})
-    with pytest.raises(CatalogError, match="their text vectors are others than it was trained with"):
+    with pytest.raises(CatalogError, match="their text vectors differ from those it was trained with"):
         pairs[0][0].set_catalog(other)
     other.save(folder / "catalog")
-    with pytest.raises(CatalogError, match="their text vectors are others than it was trained with"):
+    with pytest.raises(CatalogError, match="their text vectors differ from those it was trained with"):
         ask(folder)
 
 
 def test_saving_in_two_calls_gives_what_one_call_gives(folder, folders, pairs):
     model, processor = pairs[1]
     model.save_pretrained(folder)
-    with pytest.raises(CheckpointError, match="was saved beside another model"):
+    with pytest.raises(CheckpointError, match="was saved with another model"):
         AutoProcessor.from_pretrained(folder)
     processor.save_pretrained(folder)
     assert ask(folder) == ask(folders[1]) != ask(folders[0])
@@ -235,7 +240,7 @@ def test_a_model_saved_over_an_older_version_leaves_its_processor_to_the_old_wei
     AutoProcessor.from_pretrained(folder)
     without_manifests(folder)
     pairs[1][0].save_pretrained(folder)
-    with pytest.raises(CheckpointError, match="was saved beside another model"):
+    with pytest.raises(CheckpointError, match="was saved with another model"):
         AutoProcessor.from_pretrained(folder)
     assert not (folder / "results.json").exists()
 
@@ -280,7 +285,7 @@ def test_a_checkpoint_is_old_or_new_wherever_the_process_is_killed(folders, pair
             found = ask(folder)
             states["old" if found == old else "new" if found == new else "neither"] += 1
         except CheckpointError as error:
-            assert "The processor" in str(error) and "beside another model" in str(error)
+            assert "The processor" in str(error) and "with another model" in str(error)
             states["refused"] += 1
         save(*pairs[1], folder)
         assert ask(folder) == new

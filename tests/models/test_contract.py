@@ -96,13 +96,15 @@ def test_a_catalogue_of_another_checkpoint_is_refused(family, tmp_path):
         model.set_catalog(shallow)
     model.save_pretrained(tmp_path)
     shutil.rmtree(tmp_path / "catalog")
-    with pytest.raises(CatalogError, match="holds no folder 'catalog'"):
+    with pytest.raises(CatalogError, match="contains no folder 'catalog'"):
         AutoModel.from_pretrained(tmp_path)
 
 
 def test_bad_requests_are_named(family):
     model, processor = family
-    with pytest.raises(UnknownItemError, match=r"`candidates\[0\]` names 1 items that the catalogue lacks: 'nowhere'"):
+    with pytest.raises(
+        UnknownItemError, match=r"`candidates\[0\]` names 1 items that are not in the catalogue: 'nowhere'"
+    ):
         processor(REQUESTS[:1], candidates=[["i1", "nowhere"]])
     with pytest.raises(RequestError, match="`requests` is empty"):
         processor([])
@@ -114,7 +116,7 @@ def test_bad_requests_are_named(family):
         processor(REQUESTS[:1], candidates=[["i1", "i1"]])
     with pytest.raises(RequestError, match=r"`candidates\[0\]` is 'i1'"):
         processor(REQUESTS[:1], candidates=["i1"])
-    with pytest.raises(RequestError, match="The inputs hold no candidates"):
+    with pytest.raises(RequestError, match="The inputs contain no candidates"):
         model.rank(processor(REQUESTS[:1]))
     with pytest.raises(RequestError, match="`top_k` is 0"):
         model.retrieve(processor(REQUESTS[:1]), top_k=0, exclude_seen=False)

@@ -91,7 +91,9 @@ def test_id_embeddings_start_from_vectors_and_keep_the_rest():
 def test_vectors_that_do_not_fit_are_no_start(shape):
     with pytest.raises(ConfigurationError, match=r"shape \(\d, \d\), the id embeddings \(3, 4\)"):
         ItemTower(3, 4, 0).start_ids(np.zeros(shape, np.float32))
-    with pytest.raises(ConfigurationError, match="no vectors of their own to start: `item_reading` names no 'vector'"):
+    with pytest.raises(
+        ConfigurationError, match="no learned vectors to initialise: `item_reading` does not include 'vector'"
+    ):
         ItemTower(3, 4, 2, has_ids=False).start_ids(np.zeros((3, 4), np.float32))
 
 
@@ -151,7 +153,7 @@ def test_an_item_is_the_sum_of_what_is_read_of_it_and_a_query_of_its_words():
     asked = torch.from_numpy(text_word_keys(["Red hats!", "blue", "hat"]).pad(NO_WORD))
     read = tower.read_queries({"query_words": asked})
     torch.testing.assert_close(read, torch.stack([pooled("red", "hat"), torch.zeros(4), pooled("hat")]))
-    with pytest.raises(ConfigurationError, match="no `query_words`, which `query_reading` asks for"):
+    with pytest.raises(ConfigurationError, match="no `query_words`, which `query_reading` needs"):
         tower.read_queries({})
     with pytest.raises(CatalogError, match="does not know the categories of the items; call `set_catalog`"):
         tower.all(ItemTexts(texts, 3))
@@ -237,7 +239,7 @@ def test_known_queries_are_not_computed_again(tmp_path, monkeypatch, at_once):
     np.testing.assert_array_equal(loaded.encode(["red kite"]), [[8, 2]])
     assert WordLengths.calls == 3 and len(loaded) == 2
     (tmp_path / QUERY_VECTORS_FILE).write_bytes(b"no tensors")
-    with pytest.raises(DataError, match="holds no query vectors .* Save the processor again"):
+    with pytest.raises(DataError, match="contains no query vectors .* Save the processor again"):
         QueryVectors.load(tmp_path)
     QueryVectors().save(tmp_path)
     assert not (tmp_path / QUERY_VECTORS_FILE).exists()

@@ -173,7 +173,7 @@ def test_a_query_is_read_from_the_parts_that_are_named(parts, aisles):
         ]
     model.config.trained_tasks = ["nsqp"]
     assert model.suggest_queries(asked[1], processor=processor, num_queries=2) is not None
-    with pytest.raises(RequestError, match="hold no `query_"):
+    with pytest.raises(RequestError, match="contain no `query_"):
         model.retrieve(
             BatchFeature(
                 {name: inputs[name] for name in inputs if not name.startswith("query_w")}
@@ -396,7 +396,7 @@ def test_a_catalogue_with_other_vectors_is_refused(aisles):
     _, catalog, *_ = aisles
     model, _ = make_gensar(aisles, **READING)
     without = Catalog.build(catalog.items, catalog.codes, num_shared_levels=1, codebook_size=catalog.codebook_size)
-    with pytest.raises(CatalogError, match="`item_vector_size` is 8 in the model and the catalogue's vectors have 0"):
+    with pytest.raises(CatalogError, match="`item_vector_size` is 8 in the model, but the catalogue's vectors have 0"):
         model.set_catalog(without)
 
 
@@ -407,8 +407,8 @@ def test_a_catalogue_with_other_vectors_is_refused(aisles):
         ({"corpus": "stream", "item_vector_size": -1}, "`item_vector_size` is -1"),
         ({"corpus": "stream", "order_by": "encoder"}, "order_by"),
         ({"next_item_weight": 8.0}, "`next_item_weight` is 8.0 and `corpus` 'instructions'"),
-        ({"corpus": "stream", "query_reading": ["recommendation"]}, "name a part of the query, too"),
-        ({"corpus": "stream", "query_reading": ["words"]}, "name 'words' in `item_reading`, too"),
+        ({"corpus": "stream", "query_reading": ["recommendation"]}, "add a part of the query"),
+        ({"corpus": "stream", "query_reading": ["words"]}, "add 'words' to `item_reading` as well"),
         ({"corpus": "stream", "item_reading": []}, r"`item_reading` is \[\]; name at least one part"),
         ({"item_reading": ["codes"]}, "`item_reading` is .*; it needs `corpus: stream`"),
         ({"order_by": "next_item"}, "`order_by` is 'next_item', which only a model with `corpus: stream`"),

@@ -338,7 +338,7 @@ def test_retrieve_can_ask_about_every_item(aisles, weight):
         np.testing.assert_allclose([item.score for item in answer], [item.score for item in best], atol=1e-5)
     named = processor(REQUESTS, candidates=CANDIDATES)
     assert len(named["item_rows"]) < NUM_ITEMS
-    with pytest.raises(RequestError, match="The inputs hold no texts of the catalogue's items"):
+    with pytest.raises(RequestError, match="The inputs contain no texts of the catalogue's items"):
         model.retrieve(named, exclude_seen=False)
 
 
@@ -416,10 +416,10 @@ def test_the_best_new_items_are_asked_about_whatever_views_say_of_others(aisles,
 def test_without_views_that_count_nothing_is_found(aisles):
     model, processor = make_gensr(aisles, **{**FINDING, "view_weights": ["search.lexical=1"]})
     inputs = processor(REQUESTS)
-    with pytest.raises(RequestError, match=r"no view that counts in recommendation \(`view_weights` is \['search.lex"):
+    with pytest.raises(RequestError, match=r"has a weight in recommendation \(`view_weights` is \['search.lex"):
         model.retrieve(inputs, exclude_seen=False)
     model.set_views(None)
-    with pytest.raises(RequestError, match="no view that counts in recommendation or search .* call `rank`"):
+    with pytest.raises(RequestError, match="has a weight in recommendation or search .* call `rank`"):
         model.retrieve(inputs, exclude_seen=False, boost={"i3": 1.0})
     assert model.rank(processor(REQUESTS, candidates=CANDIDATES))
 
@@ -629,7 +629,7 @@ def test_a_new_item_gets_its_collaborative_vector_from_its_text(aisles):
     np.testing.assert_allclose(table(torch.tensor([NUM_ITEMS]))[0], semantic[-1] @ mapping * scale, atol=1e-2)
     # What was learned stays what it was, so the way back to the old catalogue is open.
     assert len(table.weight) == model.config.num_items == NUM_ITEMS
-    with pytest.raises(CatalogError, match="1 new items but no semantic embeddings"):
+    with pytest.raises(CatalogError, match="1 new items, but no semantic embeddings"):
         make_gensr(aisles)[0].set_catalog(dataclasses.replace(grown, embeddings={}, codes=old.codes))
     assert model.rank(processor(Request(HISTORY), candidates=[["new", "i1"]]))[0][1].score < 1e6
     assert (
@@ -642,7 +642,7 @@ def test_a_new_item_gets_its_collaborative_vector_from_its_text(aisles):
     [
         ({"prompt_views": ["visual"]}, "'prompt_views'"),
         ({"prompt_views": []}, "use 'collaborative', 'semantic' or both"),
-        ({"prompt_views": ["semantic"]}, "the contrast aligns two views"),
+        ({"prompt_views": ["semantic"]}, "the contrastive loss aligns two views"),
         ({"collaborative_size": 7}, "`collaborative_size` is 7; it must be a multiple of 2"),
         ({"item_text_fields": ["price"]}, "'item_text_fields'"),
         ({"item_text_fields": []}, "`item_text_fields` is empty"),
@@ -658,13 +658,13 @@ def test_a_new_item_gets_its_collaborative_vector_from_its_text(aisles):
         ),
         (
             {"filtered_history": "recommender", "recommender": {"hidden_size": 64, "max_history": 20}},
-            "`recommender` has `max_history` 20, but reads 20 events and a start",
+            "`recommender` has `max_history` 20, but has to read 20 events and a start",
         ),
         ({"contrast_weight": -1.0}, "`contrast_weight` is -1.0"),
-        ({"yes_no_loss": "none"}, "`identifier_weight` 0; train one mode at least"),
-        ({"yes_no_loss": "none", "identifier_weight": 1.0, "retrieve_by": "answer"}, "answers no candidates"),
-        ({"yes_no_loss": "none", "identifier_weight": 1.0, "retrieve_by": "views"}, "answers no candidates"),
-        ({"retrieve_by": "views"}, "`retrieve_by` is 'views', but `view_weights` weighs none; write 'validation'"),
+        ({"yes_no_loss": "none"}, "`identifier_weight` 0; train at least one mode"),
+        ({"yes_no_loss": "none", "identifier_weight": 1.0, "retrieve_by": "answer"}, "cannot score candidates"),
+        ({"yes_no_loss": "none", "identifier_weight": 1.0, "retrieve_by": "views"}, "cannot score candidates"),
+        ({"retrieve_by": "views"}, "`retrieve_by` is 'views', but `view_weights` is empty; write 'validation'"),
         ({"contrast_temperature": 0.0}, "`contrast_temperature` is 0.0"),
         ({"yes_token_id": 5, "no_token_id": 5}, "they must differ"),
         ({"num_shared_levels": 0, "num_specific_levels": 0, "identifier_weight": 1.0}, "at least one level"),

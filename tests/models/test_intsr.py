@@ -414,7 +414,7 @@ def test_the_pool_holds_what_was_typed_what_items_say_and_what_a_model_wrote(win
     assert (found[:-1] == vectors.encode(texts)).all() and (found[-1] == catalog.embeddings["semantic"][3]).all()
     alone = QueryPool.build(table, catalog, vectors, ["item_text"])
     assert (alone.take(alone.pool[3]) == catalog.embeddings["semantic"][3]).all()
-    with pytest.raises(ConfigurationError, match="no texts of the kind 'doc2query=me/my-t5' by themselves"):
+    with pytest.raises(ConfigurationError, match="Texts of the kind 'doc2query=me/my-t5' cannot be made"):
         QueryPool.build(table, catalog, vectors, kinds)
     with pytest.raises(ConfigurationError, match="The query pool has the kind 'title'"):
         make_window_collator(
@@ -455,7 +455,7 @@ def test_wrong_settings_are_named(settings, message):
 
 def test_what_does_not_fit_is_refused(windows):
     model, processor = make_intsr()
-    with pytest.raises(RequestError, match="The inputs hold no candidates"):
+    with pytest.raises(RequestError, match="The inputs contain no candidates"):
         model.rank(processor(Request()))
     with pytest.raises(
         RequestError, match=r"`top_k` is \[1, 2\]; pass a positive number, or one for each of the 1 requests"

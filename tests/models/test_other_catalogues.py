@@ -11,7 +11,7 @@ from hammer import CANDIDATES, REQUESTS, grow, make_pair, plain
 
 from seekrec.errors import CatalogError, RequestError
 
-SWAPPED = "made with another catalogue than the model's: row 0 is 'i1' in the one and 'i0' in the other"
+SWAPPED = "made with a different catalogue than the model's: row 0 is 'i1' in the one and 'i0' in the other"
 
 
 def swapped(catalog):

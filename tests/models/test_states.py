@@ -108,14 +108,14 @@ def test_states_are_joined_picked_and_saved(dense, tmp_path):
 def test_what_does_not_fit_a_state_is_refused(dense):
     model, processor = dense
     state = model.encode_history(processor(Request(HISTORY)))
-    with pytest.raises(RequestError, match="An event of user 0 has timestamp 1, the one before it 3: a state takes"):
+    with pytest.raises(RequestError, match="An event of user 0 has timestamp 1, the one before it 3: a state accepts"):
         model.extend(state, processor.events([[Event("i1", timestamp=1)]]))
     with pytest.raises(RequestError, match="event 1 has timestamp 4, the one before it 5"):
         processor.events([[Event("i1", timestamp=5), Event("i1", timestamp=4)]])
-    with pytest.raises(RequestError, match="The state holds the histories of 1 users, the events are of 3"):
+    with pytest.raises(RequestError, match="The state contains the histories of 1 users, the events are of 3"):
         model.extend(state, processor.events([[Event("i1", timestamp=9)]] * 3))
     for call in (model.retrieve, model.rank):
-        with pytest.raises(RequestError, match="`state` holds the histories of 1 users for 3 requests"):
+        with pytest.raises(RequestError, match="`state` contains the histories of 1 users for 3 requests"):
             call(processor([Request()] * 3, candidates=[["i1"]] * 3), state=state)
     with pytest.raises(RequestError, match="`states` is empty"):
         model.join_states([])
@@ -141,11 +141,11 @@ def test_damaged_states_are_refused_by_name(dense, tmp_path):
     }
     for message, (parts, metadata) in wrong.items():
         save_file(parts, path, metadata=metadata)
-        with pytest.raises(DataError, match=f"holds no state of histories .*{message}"):
+        with pytest.raises(DataError, match=f"contains no state of histories .*{message}"):
             model.load_state(path)
     path.write_bytes(b"no tensors")
-    with pytest.raises(DataError, match="holds no state of histories"):
+    with pytest.raises(DataError, match="contains no state of histories"):
         model.load_state(path)
     save_file(arrays | {"history_item_rows": arrays["history_item_rows"] + 100}, path, metadata=about)
-    with pytest.raises(RequestError, match=f"`history_item_rows` holds row .* {NUM_ITEMS} items"):
+    with pytest.raises(RequestError, match=f"`history_item_rows` contains row .* {NUM_ITEMS} items"):
         model.load_state(path)

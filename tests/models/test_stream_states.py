@@ -122,23 +122,23 @@ def test_damaged_states_are_refused_by_name(aisles, tmp_path):
         "other tensors than a state: .*'more'": (arrays | {"more": arrays["times"].clone()}, about),
         "contradict each other": (arrays | {"is_token": arrays["is_token"][:, :1].clone()}, about),
         "its queries are not": (arrays | {"num_queries": arrays["num_queries"] + 1}, about),
-        "holds tokens that the model": (arrays | {"input_ids": arrays["input_ids"] - negative}, about),
+        "contains tokens that the model": (arrays | {"input_ids": arrays["input_ids"] - negative}, about),
     }
     for message, (parts, metadata) in wrong.items():
         save_file(parts, path, metadata=metadata)
-        with pytest.raises(DataError, match=f"holds no state of streams .*{message}"):
+        with pytest.raises(DataError, match=f"contains no state of streams .*{message}"):
             model.load_state(path)
     path.write_bytes(b"no tensors")
-    with pytest.raises(DataError, match="holds no state of streams"):
+    with pytest.raises(DataError, match="contains no state of streams"):
         model.load_state(path)
     save_file(arrays | {"seen_rows": arrays["seen_rows"] + 100}, path, metadata=about)
-    with pytest.raises(RequestError, match=f"`seen_rows` holds row .* {NUM_ITEMS} items"):
+    with pytest.raises(RequestError, match=f"`seen_rows` contains row .* {NUM_ITEMS} items"):
         model.load_state(path)
     save_file(arrays | {"query_vectors": arrays["query_vectors"] * torch.nan}, path, metadata=about)
     with pytest.raises(NotFiniteError):
         model.load_state(path)
     save_file({name: part for name, part in arrays.items() if name != "query_vectors"}, path, metadata=about)
-    with pytest.raises(RequestError, match="holds tokens alone of queries, the model reads query_vectors"):
+    with pytest.raises(RequestError, match="contains tokens alone of queries, the model reads query_vectors"):
         model.load_state(path)
     with pytest.raises(RequestError, match="not made with `corpus: stream`"):
         make_gensar(aisles)[0].load_state(path)
@@ -154,7 +154,7 @@ def test_queries_are_suggested_from_a_state(aisles):
     assert model.suggest_queries([Request()] * 3, **options, state=state) == whole
     assert len({tuple(line) for line in whole}) > 1
     assert model.suggest_queries(Request(), **options, state=state.select(torch.tensor([2]))) == whole[2]
-    with pytest.raises(RequestError, match="`state` holds the histories of 3 users for 1 requests"):
+    with pytest.raises(RequestError, match="`state` contains the histories of 3 users for 1 requests"):
         model.suggest_queries(Request(), **options, state=state)
 
 
@@ -181,12 +181,12 @@ def test_only_what_is_new_is_encoded(aisles):
 def test_what_does_not_fit_a_state_is_refused(aisles):
     model, processor = make_gensar(aisles, **BEAMS)
     state = model.encode_history(processor(Request([Event("i1", timestamp=3)])))
-    with pytest.raises(RequestError, match="An event of user 0 has timestamp 1, the one before it 3: a state takes"):
+    with pytest.raises(RequestError, match="An event of user 0 has timestamp 1, the one before it 3: a state accepts"):
         model.extend(state, processor.events([[Event("i1", timestamp=1)]]))
-    with pytest.raises(RequestError, match="The state holds the histories of 1 users, the events are of 3"):
+    with pytest.raises(RequestError, match="The state contains the histories of 1 users, the events are of 3"):
         model.extend(state, processor.events([[Event("i1", timestamp=9)]] * 3))
     for call in (model.retrieve, model.rank):
-        with pytest.raises(RequestError, match="`state` holds the histories of 1 users for 3 requests"):
+        with pytest.raises(RequestError, match="`state` contains the histories of 1 users for 3 requests"):
             call(processor([Request()] * 3, candidates=[["i1"]] * 3), state=state)
     with pytest.raises(RequestError, match="`states` is empty"):
         model.join_states([])
@@ -194,7 +194,7 @@ def test_what_does_not_fit_a_state_is_refused(aisles):
     for other, others in (make_gensar(aisles), make_gensr(aisles)):
         assert not other.keeps_states
         for call in (other.retrieve, other.rank):
-            with pytest.raises(RequestError, match="reads a history anew for each question"):
+            with pytest.raises(RequestError, match="reads the whole history again for each question"):
                 call(others(Request(), candidates=[["i1"]]), state=state)
     instructed, writer = make_gensar(aisles)
     with pytest.raises(RequestError, match="not made with `corpus: stream`"):

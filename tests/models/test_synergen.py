@@ -464,7 +464,7 @@ def test_start_values_are_as_described():
         ({"item_reading": ["text"], "text_size": 0}, "items would have no vectors"),
         ({"time_scales": [10.0, 5.0]}, r"`time_scales` is \[10.0, 5.0\]; give the shortest"),
         ({"time_scales": [10.0]}, r"`time_scales` is \[10.0\]"),
-        ({"min_period": 10.0}, "`min_period` is no longer a setting of its own: `time_scales` holds it"),
+        ({"min_period": 10.0}, "`min_period` is no longer a separate setting; it is part of `time_scales`"),
         ({"temperature": 0.0}, "`temperature` is 0.0"),
     ],
 )

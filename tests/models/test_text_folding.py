@@ -114,7 +114,7 @@ def test_known_words_follow_the_catalogue_by_what_changed(folded_aisles, tmp_pat
 
 
 def test_words_need_a_catalogue():
-    with pytest.raises(CatalogError, match="`spelling` holds words of a catalogue's items"):
+    with pytest.raises(CatalogError, match="`spelling` contains words of a catalogue's items"):
         IntSRProcessor().spelling = Spelling.fit({"garden": 1}, make_intsr()[1].catalog.items)
 
 

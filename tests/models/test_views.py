@@ -569,7 +569,7 @@ def test_boosts_are_added_to_all_scores(make):
     for wrong, message in (
         (boosts[:, 1:], "`boost` has shape \\(2, 23\\)"),
         (np.full(24, np.nan), "`boost` is nan for the item in row 0"),
-        ({"i1": "much"}, "`boost` gives 'i1' 'much'"),
+        ({"i1": "much"}, "`boost` maps 'i1' to 'much'"),
         ("i1", "`boost` is 'i1'"),
         ({"i1": 1e39}, "`boost` is inf for the item in row 1"),
         ({"i1": 10**400}, "`boost` is "),
@@ -708,7 +708,7 @@ def test_views_of_other_items_are_refused():
     model, _ = make_intsr()
     with pytest.raises(ConfigurationError, match="knows 23 items, the catalogue has 24"):
         Views(24).with_recommender(make_sasrec(23))
-    with pytest.raises(ConfigurationError, match="hold no recommender"):
+    with pytest.raises(ConfigurationError, match="contain no recommender"):
         model.set_views(Views(24))
         model.config.view_weights = ["search.collaborative=1"]
         rows = model.catalog_views(model.current_snapshot(), replace(Views(24), lexical=None))

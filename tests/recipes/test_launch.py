@@ -117,12 +117,12 @@ def test_nothing_of_an_earlier_model_stands_beside_a_new_one(tmp_path):
 
 
 def test_the_trainers_upload_is_refused_and_a_token_forgotten(start):
-    with pytest.raises(SystemExit, match=r"`push_to_hub` is set: .* by recipes/push_to_hub\.py"):
+    with pytest.raises(SystemExit, match=r"`push_to_hub` is set, .* using recipes/push_to_hub\.py"):
         start("--push_to_hub", "true")
     assert start("--hub_token", "not-a-real-token").training.hub_token is None
 
 
 def test_sizes_beside_a_backbone_are_refused(start):
-    with pytest.raises(SystemExit, match="`d_model` is given beside `backbone: t5`, which has its own"):
+    with pytest.raises(SystemExit, match="`d_model` is given together with `backbone: t5`, which has its own"):
         start("--backbone", "t5", "--d_model", "64")
     assert start("--backbone", "t5").t5.backbone == "t5"

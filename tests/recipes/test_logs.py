@@ -39,18 +39,21 @@ def test_an_own_log_may_stand_in_a_database(tmp_path):
     [
         ({}, "No log is named: pass --events"),
         ({"events": "a.csv", "items": "b.csv", "column_map": ["user_id"]}, "`column_map` has 'user_id'; write ours="),
-        ({"events": "a.csv", "items": "b.csv", "data_dir": "x"}, "`data_dir` is given beside your own tables"),
-        ({"dataset": "movielens", "delimiter": ";"}, "`delimiter` is given beside `dataset: movielens`"),
+        ({"events": "a.csv", "items": "b.csv", "data_dir": "x"}, "`data_dir` is given together with your own tables"),
+        ({"dataset": "movielens", "delimiter": ";"}, "`delimiter` is given together with `dataset: movielens`"),
         ({"dataset": "sequences"}, "`dataset: sequences` needs `data_dir`"),
         ({"dataset": "sql", "data_dir": "x.duckdb"}, "`dataset: sql` needs a database and a query"),
         (
             {"dataset": "sql", "data_dir": "postgresql://me:pw@db/shop", "events": "SELECT 1"},
-            "`data_dir` holds a password, and settings are written into every run",
+            "`data_dir` contains a password, and settings are saved with every run",
         ),
-        ({"dataset": "sql", "data_dir": ".", "events": "SELECT 1", "quote": "none"}, "`quote` is given beside"),
+        ({"dataset": "sql", "data_dir": ".", "events": "SELECT 1", "quote": "none"}, "`quote` is given together with"),
         ({"dataset": "hub"}, "`dataset: hub` needs a repository"),
-        ({"dataset": "hub", "data_dir": "me/log", "events": "e.csv"}, "`events` is given beside `dataset: hub`"),
-        ({"dataset": "sequences", "data_dir": "x", "construction": "tags"}, "needs a log with what users typed"),
+        (
+            {"dataset": "hub", "data_dir": "me/log", "events": "e.csv"},
+            "`events` is given together with `dataset: hub`",
+        ),
+        ({"dataset": "sequences", "data_dir": "x", "construction": "tags"}, "needs a log with user-typed tags"),
     ],
 )
 def test_what_names_no_log_is_refused(settings, said):
@@ -80,7 +83,9 @@ def test_a_large_log_is_read_in_partitions_and_is_the_same_log(engine, tmp_path,
 
 
 def test_an_engine_reads_own_tables_alone(tmp_path):
-    with pytest.raises(ConfigurationError, match="`engine` is ray beside `dataset: movielens`; it reads your own tab"):
+    with pytest.raises(
+        ConfigurationError, match="`engine` is ray together with `dataset: movielens`, but it reads your own tab"
+    ):
         read_log(DataArguments(dataset="movielens", engine="ray"))
     options = write_own_log(tmp_path / "shop", "all of it")
     with pytest.raises(ConfigurationError, match="`engine: ray` needs a table of items; pass --items"):

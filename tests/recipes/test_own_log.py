@@ -157,7 +157,7 @@ def test_two_processes_have_one_plan(inputs, tmp_path):
         (
             "bought on days",
             ["--construction", "split"],
-            "no item of orders has a category path .* Leave it out to learn",
+            "no item of orders has a category path .* Leave it out to train",
         ),
         ("ids alone", ["--column_map", "user_id=visit"], "No user of orders has three interactions or more"),
         ("bought on days", ["--tasks", "search"], "`tasks` is search.*no searches"),

@@ -251,7 +251,7 @@ def test_a_report_names_no_folder_of_this_machine(tmp_path, monkeypatch):
 
 def test_rows_without_a_run_are_refused():
     assert read_paper("synergen").exhibits["table 2"].rows["SASRec (ids)"] == Source("full", "SASRec")
-    with pytest.raises(ConfigurationError, match="'without wings' is no variant of intsr; choose from full"):
+    with pytest.raises(ConfigurationError, match="'without wings' is not a variant of intsr; choose from full"):
         read_paper("intsr").run("without wings")
 
 

@@ -159,7 +159,7 @@ def test_a_dry_run_of_a_large_table_keeps_the_users_of_one_part(shop, tmp_path, 
     ("more", "message"),
     [
         (("--items", "items.csv"), "`items` is given, but"),
-        (("--data_dir", "there"), "`data_dir` is given beside your own tables"),
+        (("--data_dir", "there"), "`data_dir` is given together with your own tables"),
     ],
 )
 def test_settings_that_need_the_log_in_memory_are_refused(inputs, shop, tmp_path, more, message):

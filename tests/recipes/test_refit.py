@@ -161,7 +161,7 @@ def test_its_card_says_so_and_claims_no_figures(shipped):
 
 
 def test_its_test_cases_are_no_test_of_it_for_others(shipped, refitted, split):
-    with pytest.raises(ConfigurationError, match="has learned from all events of its log"):
+    with pytest.raises(ConfigurationError, match="was trained on all events of its log"):
         read_tested(shipped[0] / "model", split)
     with pytest.raises(ConfigurationError, match="was trained on another split"):
         read_tested(refitted[0] / "model", split)
@@ -169,7 +169,7 @@ def test_its_test_cases_are_no_test_of_it_for_others(shipped, refitted, split):
 
 
 def test_a_second_training_has_no_minutes():
-    with pytest.raises(ConfigurationError, match=r"`refit` is everything, .* beside `max_minutes: 3`"):
+    with pytest.raises(ConfigurationError, match=r"`refit` is everything, .* together with `max_minutes: 3`"):
         RunArguments(refit="everything", max_minutes=3)
 
 
@@ -177,10 +177,10 @@ def test_a_second_training_has_no_minutes():
 def test_a_second_training_is_that_of_one_process(processes, elsewhere):
     training = SimpleNamespace(world_size=processes)
     recipe = SimpleNamespace(running=RunArguments(refit="everything"), training=training, train_elsewhere=elsewhere)
-    with pytest.raises(ConfigurationError, match="`refit` is everything, and several processes train"):
+    with pytest.raises(ConfigurationError, match="`refit` is everything, but several processes train"):
         Recipe.refuse_refit(recipe)
 
 
 def test_a_command_that_trains_once_refuses_the_setting():
-    with pytest.raises(ConfigurationError, match="`refit` is validation, and this command trains once"):
+    with pytest.raises(ConfigurationError, match="`refit` is validation, but this command trains only once"):
         Recipe.run(SimpleNamespace(running=RunArguments(refit="validation")))

@@ -58,7 +58,7 @@ def test_another_run_in_the_folder_is_as_in_a_fresh_one(inputs, finished, copy, 
     assert weights(copy) == weights(tmp_path / "fresh") != weights(finished)
     assert metrics(copy) == metrics(tmp_path / "fresh")
     again = start("intsr", inputs, copy)
-    assert "The training was done before" in again.stderr
+    assert "Found an earlier training" in again.stderr
     assert (weights(copy), metrics(copy)) == (weights(finished), metrics(finished))
 
 

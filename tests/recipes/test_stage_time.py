@@ -74,7 +74,7 @@ def test_what_follows_the_stages_has_its_time(tmp_path, monkeypatch):
     # Reading that took 90 of 120 seconds needs 147 more.
     with pytest.raises(
         ConfigurationError,
-        match="`max_minutes` is 2, and 1.7 minutes had passed when the log was read; give at least 4.2,",
+        match="`max_minutes` is 2, but 1.7 minutes had passed when the log was read; give at least 4.2,",
     ):
         clock.now = 100.0
         cache.set_reserve("the log was read")

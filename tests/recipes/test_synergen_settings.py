@@ -123,7 +123,10 @@ def test_how_the_pool_is_asked_stands_among_the_requests():
         (["pool_searches=2"], "has 'pool_searches=2'"),
         (["pool_in_place=0"], "has 'pool_in_place=0'"),
         (["pool=0.5"], "has 'pool=0.5'"),
-        (["pool_searches=0.5", "pool_in_place=0.5"], "pool_searches=0.5, pool_in_place=0.5; name each once, and one"),
+        (
+            ["pool_searches=0.5", "pool_in_place=0.5"],
+            "pool_searches=0.5, pool_in_place=0.5; name each once, and only one",
+        ),
         (["recommend_searched_items"] * 2, "name each once"),
     ):
         with pytest.raises(ConfigurationError, match=message):
@@ -168,8 +171,8 @@ def test_settings_of_earlier_versions_are_read_under_the_names_of_today():
     config = SynerGenConfig.from_dict({"easy_negatives": "in_batch", "correct_popularity": True, "align_tasks": True})
     assert config.negatives == "popularity"
     for kind, settings, message in (
-        (IntSRConfig, {"similarity": "cosine"}, "`similarity` is 'cosine' in the saved configuration, and only 'dot'"),
-        (IntSRConfig, {"max_position_distance": 128, "max_history": 50}, "only 200 is known today"),
+        (IntSRConfig, {"similarity": "cosine"}, "`similarity` is 'cosine' in the saved configuration, but only 'dot'"),
+        (IntSRConfig, {"max_position_distance": 128, "max_history": 50}, "only 200 is supported today"),
         (
             IntSRConfig,
             {"use_scenario_tokens": True, "scenario_features": ["page"], "merge_event_tokens": False},

@@ -70,7 +70,7 @@ def test_a_server_that_lacks_its_text_encoder_says_so_at_the_start(serve, monkey
 
     monkeypatch.setattr(AisleVectors, "_embed", embed)
     client = serve("intsr")
-    assert "the model cannot answer every question: run pip install an-encoder" in caplog.text
+    assert "the model cannot answer some requests: run pip install an-encoder" in caplog.text
     assert client.post("/recommend", json={}).status_code == 200
     assert client.post("/search", json={"query": "made up"}).status_code == 500
 
@@ -82,7 +82,7 @@ def test_examples_of_another_training_leave_what_the_store_has(serve, tmp_path, 
         client = serve("intsr", examples=str(path))
     assert client.get("/users").json() == {"users": ["ann"]}
     assert [event["item_id"] for event in client.get("/users/ann/history").json()["events"]] == ["i0"]
-    assert "the store holds other histories of 1 of 1 users of `examples`" in caplog.text
+    assert "the store has other histories for 1 of 1 users of `examples`" in caplog.text
 
 
 def test_a_token_is_asked_for_where_there_is_one(serve):
@@ -143,12 +143,16 @@ def test_what_cannot_be_answered_is_named(serve_once, route, body, field):
     ("body", "content_type", "message"),
     [
         (b'{"query": "a"}', "text/plain", "; is it JSON, and sent with `Content-Type: application/json`?"),
-        (b"{", "application/json", "The body is no JSON: Expecting property name"),
+        (b"{", "application/json", "The body is not JSON: Expecting property name"),
         (json.dumps({"query": "a" * 1001}).encode(), "application/json", "String should have at most 1000 characters"),
-        (b'{"query": " "}', "application/json", "holds no visible character; pass text, or leave the field out"),
-        (b'{"query": "a", "where": {"equals": {"title": [1]}}}', "application/json", "is no text, no number and"),
-        (b'{"query": "a", "where": {"equals": {"title": "\\u0000"}}}', "application/json", "holds the character NUL"),
-        (b'{"query": "a", "where": {"equals": {"title": 1e999}}}', "application/json", "is no text, no number and"),
+        (b'{"query": " "}', "application/json", "contains no visible character; pass text, or leave the field out"),
+        (b'{"query": "a", "where": {"equals": {"title": [1]}}}', "application/json", "is not text, a number, true"),
+        (
+            b'{"query": "a", "where": {"equals": {"title": "\\u0000"}}}',
+            "application/json",
+            "contains the character NUL",
+        ),
+        (b'{"query": "a", "where": {"equals": {"title": 1e999}}}', "application/json", "is not text, a number, true"),
         (
             b'{"query": "a", "tok_k": 3}',
             "application/json",
@@ -157,12 +161,12 @@ def test_what_cannot_be_answered_is_named(serve_once, route, body, field):
         (
             b'{"query": "a", "history": [{"item_id": "i0", "timestamp": "2025-02-01T10:00:00"}]}',
             "application/json",
-            "is no whole number; pass seconds since 1970, UTC, such as 1700000000",
+            "is not a whole number; pass seconds since 1970, UTC, such as 1700000000",
         ),
         (
             b'{"query": "a", "history": [{"item_id": "i0", "timestamp": 1738000200000}]}',
             "application/json",
-            "lies too far ahead for seconds since 1970; divide by 1000 what are milliseconds",
+            "is too far in the future for seconds since 1970; if it is in milliseconds, divide it by 1000",
         ),
     ],
 )

@@ -72,7 +72,7 @@ def test_columns_change_and_texts_do_not(serve):
     assert client.put("/items", json={"items": [same]}).json() == {"changed": 1, "catalog_version": 2}
     other = client.put("/items", json={"items": [{"item_id": "i0", "title": "a lamp"}]})
     assert other.status_code == 409
-    assert "`title` of item 'i0' is another one" in other.json()["detail"][0]["msg"]
+    assert "`title` of item 'i0' differs from the stored one" in other.json()["detail"][0]["msg"]
 
 
 def test_a_price_of_few_digits_that_is_put_again_changes_nothing():

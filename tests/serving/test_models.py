@@ -116,14 +116,14 @@ def test_no_request_fails_while_a_model_takes_over(start):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("run", "run holds no model: there is no config.json; did you mean .*run/model"),
-        ("run/empty", "run/empty holds no model: there is no config.json; name the folder of a trained one"),
+        ("run", "run does not contain a model: there is no config.json; did you mean .*run/model"),
+        ("run/empty", "run/empty does not contain a model: there is no config.json; name the folder of a trained one"),
         (
             "no/such/folder",
-            "There is no folder .*no/such/folder; name that of a trained model, or a repository of the Hub",
+            "There is no folder .*no/such/folder; pass the folder of a trained model, or a repository of the Hub",
         ),
         ("name", "There is no folder name;"),
-        ("me/no-such-model", "me/no-such-model is no folder here, and was not found on the Hub either: "),
+        ("me/no-such-model", "me/no-such-model is not a local folder, and was not found on the Hub either: "),
     ],
 )
 def test_what_is_no_model_is_named_at_the_start(tmp_path, store_url, monkeypatch, name, message):
@@ -150,4 +150,4 @@ def test_why_a_server_does_not_start_is_one_line(tmp_path, store_url):
     with pytest.raises(CheckpointError):
         asyncio.run(app({"type": "lifespan", "app": app, "state": {}}, receive, send))
     assert [one["type"] for one in said] == ["lifespan.startup.failed"]
-    assert said[0]["message"].startswith(f"{tmp_path} holds no model") and "\n" not in said[0]["message"]
+    assert said[0]["message"].startswith(f"{tmp_path} does not contain a model") and "\n" not in said[0]["message"]

@@ -70,7 +70,7 @@ def test_the_clock_ends_a_training_with_a_whole_checkpoint(tmp_path, caplog):
     budget = TimeBudget(3600 * 50 - 600 + 2.0, least_reserve=2.0, clock=lambda: 3600 * trainer.state.global_step)
     model = train_once(trainer, (), {}, budget=budget)
     steps = trainer.state.global_step
-    assert steps == 50 and "The time is used up: training ends at step" in caplog.text
+    assert steps == 50 and "Time limit reached: training ends at step" in caplog.text
     # One less with each step: what is saved and returned is the state of the last one.
     assert model.weight.item() == pytest.approx(-steps)
     (last,) = list_checkpoints(tmp_path / "trainer")

@@ -207,7 +207,7 @@ def test_bad_settings_are_refused(arguments, message, tmp_path):
 
 
 def test_no_items(tmp_path):
-    with pytest.raises(DataError, match="`semantic` holds no item; pass at least one"):
+    with pytest.raises(DataError, match="`semantic` contains no item; pass at least one"):
         train_dual_rqvae(
             np.ones((0, 6)), np.ones((0, 5)), config(), output_dir=tmp_path, num_epochs=1, learning_rate=4e-3
         )

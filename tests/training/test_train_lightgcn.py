@@ -73,7 +73,7 @@ def test_impossible_settings_are_refused(tmp_path):
         with pytest.raises(ConfigurationError, match=f"`{name}` is 0"):
             train(tmp_path, **{name: 0})
     empty = InteractionGraph(["a"], np.empty(0, np.int64), np.empty(0, np.int64))
-    with pytest.raises(DataError, match="no pair of a user and an item"):
+    with pytest.raises(DataError, match="no user-item pairs"):
         train(tmp_path, graph=empty)
 
 

@@ -146,7 +146,7 @@ def test_another_training_is_set_aside(tmp_path, monkeypatch, caplog):
     fresh = train(tmp_path / "fresh", num_epochs=2, learning_rate=5e-3)
     with caplog.at_level("WARNING", logger="seekrec.training.identity"):
         other = train(tmp_path / "cut", num_epochs=2, learning_rate=5e-3)
-    assert "held another training (`learning_rate` was 0.001 and is 0.005)" in caplog.text
+    assert "contained another training (`learning_rate` was 0.001 and is 0.005)" in caplog.text
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in fresh.state_dict().items())
 
 
@@ -204,7 +204,7 @@ def test_ranking_by_hand():
 
 
 def test_no_item_is_refused(tmp_path):
-    with pytest.raises(DataError, match="None of the 1 `sequences` holds an item"):
+    with pytest.raises(DataError, match="None of the 1 `sequences` contains an item"):
         train(tmp_path, sequences=[np.array([], np.int64)])
 
 

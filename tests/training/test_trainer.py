@@ -63,7 +63,11 @@ def steep(weight, step):
         (steep, {"max_grad_norm": 0.0}, r"norm of the gradients is nan.*`max_grad_norm` is 0; 1 is usual"),
         # A step of 1e39 is more than float32 holds.
         (lambda weight, step: weight.sum(), {"learning_rate": 1e39}, r"step 2 of 6: the loss is -inf"),
-        (lambda weight, step: weight.sum(), {"learning_rate": 1e39, "max_steps": 1}, r"step 1 of 1: `weight` holds"),
+        (
+            lambda weight, step: weight.sum(),
+            {"learning_rate": 1e39, "max_steps": 1},
+            r"step 1 of 1: `weight` contains",
+        ),
         (
             lambda weight, step: weight.sum(),
             {"eval_strategy": "steps", "eval_steps": 3},
@@ -135,5 +139,5 @@ def test_the_trainings_of_stages_stop_too(tmp_path):
 
 
 def test_scores_that_are_not_numbers_rank_nothing():
-    with pytest.raises(DivergenceError, match="scores of validation cases 0 to 1 hold what is not a finite number"):
+    with pytest.raises(DivergenceError, match="scores of validation cases 0 to 1 contain a number that is not finite"):
         rank_targets(lambda part: torch.full((2, 3), float("nan")), [np.array([0])] * 2, np.array([1, 2]))

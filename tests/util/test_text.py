@@ -128,5 +128,5 @@ def test_a_text_has_the_words_of_its_folded_form():
 
 @pytest.mark.parametrize("folding", [["upper"], "case"])
 def test_unknown_foldings_are_refused(folding):
-    with pytest.raises(ConfigurationError, match="name some of case, punctuation, plurals, accents, or none"):
+    with pytest.raises(ConfigurationError, match="use some of case, punctuation, plurals, accents, or none"):
         check_folding(folding)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Items with their identifiers and embeddings: what a model can answer, saved inside every checkpoint."""
+"""Catalogues: the items that a model can return, with identifiers and embeddings, saved in every checkpoint."""
 
 from seekrec.catalog.catalog import Catalog
 from seekrec.catalog.files import CATALOG_FOLDER

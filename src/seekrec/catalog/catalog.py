@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The catalogue: items, their identifiers and embeddings, and which of them answers may contain.
+"""The catalogue: items, their identifiers and embeddings, and which items may be returned.
 
-A catalogue is never changed: `add_items`, `update_items` and `remove_items` give a new one. Rows only grow at the end
-and old codes never change, so a trained model and every stored row number stay valid. Embeddings are rounded to half
-precision when a catalogue is built, because that is how they are stored, and kept as float32: what is loaded equals
-what was saved bit by bit.
+A catalogue is immutable: `add_items`, `update_items` and `remove_items` return a new one. Rows are only appended and
+old codes never change, so trained models and stored row numbers stay valid. Embeddings are rounded to half precision
+when a catalogue is built, because that is how they are stored, and kept as float32: a loaded catalogue equals the
+saved one bit for bit.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Catalog(CatalogParts):
         """Check the parts of a catalogue and put them together.
 
         Args:
-            items (`pyarrow.Table`): One row an item, ids distinct; `item_id` and `title` must be there.
+            items (`pyarrow.Table`): One row per item, ids distinct; `item_id` and `title` must be there.
             codes (`Mapping[str, np.ndarray]`, *optional*): Unique identifiers by view, integers `(N, num_levels)`;
                 families that compare vectors need none.
             num_shared_levels (`int`): Number of levels that the views share; the others are specific.
@@ -125,7 +125,7 @@ class Catalog(CatalogParts):
             ids (`Iterable[str]`): Item ids, removed ones included.
 
         Raises:
-            UnknownItemError: If the catalogue does not hold an id.
+            UnknownItemError: If the catalogue does not contain an id.
         """
         return [str(title) for title in self.titles_of_rows(self.id_map.convert_to_rows(ids))]
 
@@ -186,7 +186,7 @@ class Catalog(CatalogParts):
 
         Raises:
             RequestError: If a column, a category or the type of a value does not fit the items.
-            UnknownItemError: If the catalogue does not hold one of `ids`.
+            UnknownItemError: If the catalogue does not contain one of `ids`.
         """
         mask = self.live if at is None else self.available(at)
         if ids is not None:
@@ -224,7 +224,7 @@ class Catalog(CatalogParts):
         """Return a catalogue in which these items are never answered; histories may still name them.
 
         Raises:
-            UnknownItemError: If the catalogue does not hold an id.
+            UnknownItemError: If the catalogue does not contain an id.
         """
         return self._with_removed(ids, True)
 
@@ -232,7 +232,7 @@ class Catalog(CatalogParts):
         """Return a catalogue in which removed items are answered again, under their old identifiers.
 
         Raises:
-            UnknownItemError: If the catalogue does not hold an id.
+            UnknownItemError: If the catalogue does not contain an id.
         """
         return self._with_removed(ids, False)
 
@@ -293,7 +293,7 @@ class Catalog(CatalogParts):
             `Catalog`: The catalogue with the new values; this one is unchanged.
 
         Raises:
-            UnknownItemError: If the catalogue does not hold an id.
+            UnknownItemError: If the catalogue does not contain an id.
             DataError: If an id occurs twice, a column is unknown or one of the text that vectors were made from, or a
                 value does not fit its column.
         """
@@ -302,7 +302,7 @@ class Catalog(CatalogParts):
         return other
 
     def save(self, folder: str | Path) -> None:
-        """Write the catalogue's files into a folder, which may hold other files; kill -9 leaves the old or the new.
+        """Write the catalogue's files into a folder, which may contain other files; kill -9 leaves the old or the new.
 
         Args:
             folder (`str` or `Path`): Made if it does not exist. Directly in it: `catalog.json`, `items.parquet`,
@@ -325,7 +325,7 @@ class Catalog(CatalogParts):
                 that the catalogue names is not loaded without it, unless that is the default.
 
         Raises:
-            CatalogError: If a file is missing, cannot be read, or holds something else than was saved; the message
+            CatalogError: If a file is missing, cannot be read, or contains something else than was saved; the message
                 names it.
         """
         saved = read_catalog(folder_or_repo, revision)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of the parts of a catalogue and of new items, with their messages."""
+"""Check the parts of a catalogue, and new items."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def check_codes(
         if left.shape != right.shape or (left[:, :num_shared_levels] != right[:, :num_shared_levels]).any():
             raise CatalogError(
                 f"`codes` of the two views have shapes {left.shape} and {right.shape}, or differ in their first "
-                f"{num_shared_levels} levels (`num_shared_levels`), which must be equal; pass both as one learner "
-                "gave them."
+                f"{num_shared_levels} levels (`num_shared_levels`), which must be equal; pass the codes of both views "
+                "from the same learner."
             )
     return checked
 
@@ -90,8 +90,8 @@ def check_model(model: IdentifierModel, expected: Mapping[str, object]) -> None:
         own = getattr(model.config, name)
         if own != value:
             raise CatalogError(
-                f"`identifier_model` has {name}={own}, codes and embeddings say {value}; pass the model that gave the "
-                "codes, and the embeddings it was given."
+                f"`identifier_model` has {name}={own}, but the codes and embeddings say {value}; pass the model that "
+                "made the codes, and the embeddings it was given."
             )
 
 
@@ -165,8 +165,8 @@ def update_columns(items: pa.Table | Sequence[Mapping[str, object]], known: pa.T
             )
         if name in TEXT_COLUMNS:
             raise DataError(
-                f"The updated items have a column {name!r}; an item's text stays, since its vector and identifier "
-                "come from it. Leave the column out, or remove the item and add it under another id."
+                f"The updated items have a column {name!r}; an item's text cannot change, since its vector and "
+                "identifier come from it. Leave the column out, or remove the item and add it under another id."
             )
     ids = given["item_id"].to_pylist()
     twice = [item_id for item_id, count in Counter(ids).items() if count > 1]
@@ -208,7 +208,7 @@ def _table_of_records(records: Sequence[Mapping[str, object]], schema: pa.Schema
         if not isinstance(record, Mapping):
             raise DataError(f"`items[{row}]` is {shown(record)}; give a dict of columns.")
     if not records:
-        raise DataError("`items` is empty; give a dict for each item, or do not ask.")
+        raise DataError("`items` is empty; give a dict for each item.")
     names = list(dict.fromkeys(name for record in records for name in record))
     columns = {}
     for name in names:
@@ -219,7 +219,7 @@ def _table_of_records(records: Sequence[Mapping[str, object]], schema: pa.Schema
         except _MISFITS as error:
             wrong = [number for number, value in enumerate(values) if not _fits(value, kind)][:1]
             if not wrong:  # each by itself fits, as a number and a text
-                raise DataError(f"`items` holds values of several types in {name!r}: {error}") from error
+                raise DataError(f"`items` has values of several types in {name!r}: {error}") from error
             raise DataError(
                 f"`items[{wrong[0]}]`, {shown(records[wrong[0]].get('item_id'))}, has {name} "
                 f"{shown(values[wrong[0]])}, which does not fit type {kind}: {error}"
@@ -283,6 +283,7 @@ def check_vectors(argument: str, vectors: np.ndarray, num_items: int, dimension:
         if not is_finite.all():
             row = start + int(np.flatnonzero(~is_finite)[0])
             raise CatalogError(
-                f"`{argument}` holds a value that is not finite or above 65504, first in row {row}; check that vector."
+                f"`{argument}` contains a value that is not finite or above 65504, first in row {row}; check that "
+                "vector."
             )
     return rounded

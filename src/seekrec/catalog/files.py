@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of a catalogue: a folder that is replaced as one, and read only if it holds what was written.
+"""Read and write the folder of a catalogue: it is replaced as a unit, and its hashes are checked when it is read.
 
-`catalog.json` holds the settings, the SHA-256 of each part's content and the one over all of them.
+`catalog.json` contains the settings, the SHA-256 of each part's content and one over all of them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PartT = TypeVar("PartT")
 
 CATALOG_FILE = "catalog.json"
 CONFIG_FILE = "identifier_config.json"
-# The folder of a model that holds its catalogue.
+# The folder of a model that contains its catalogue.
 CATALOG_FOLDER = "catalog"
 PART_FILES = {
     "items": "items.parquet",
@@ -129,8 +129,8 @@ class SavedCatalog:
         found = json_digest([named, self.parts])
         if found != self.content_hash:
             raise CatalogError(
-                f"{self.path} does not fit its own hash {self.content_hash[:12]} (found {found[:12]}): it was edited. "
-                "Save the catalogue again or fetch it anew."
+                f"{self.path} does not match its own hash {self.content_hash[:12]} (found {found[:12]}): it was "
+                "edited. Save the catalogue again or fetch it again."
             )
 
 
@@ -163,8 +163,8 @@ def read_catalog(folder_or_repo: str | Path, revision: str | None) -> SavedCatal
     expected = {f"{view}_codes" for view in settings["views"]} | {"is_removed", "is_predicted"}
     if codes.keys() != expected:
         raise CatalogError(
-            f"{folder / PART_FILES['codes']} holds {', '.join(sorted(codes))}, not {', '.join(sorted(expected))}; "
-            "save the catalogue again or fetch it anew."
+            f"{folder / PART_FILES['codes']} contains {', '.join(sorted(codes))}, not {', '.join(sorted(expected))}; "
+            "save the catalogue again or fetch it again."
         )
 
     fields: BuildArguments = {
@@ -190,8 +190,8 @@ def _read_part(
     found, expected = digest(part), hashes[name]
     if found != expected:
         raise CatalogError(
-            f"{path} holds content {found[:12]}, {CATALOG_FILE} says {expected[:12]}: the file was changed or is "
-            "another catalogue's. Save the catalogue again or fetch it anew."
+            f"{path} has content hash {found[:12]}, but {CATALOG_FILE} says {expected[:12]}: the file was changed or "
+            "belongs to another catalogue. Save the catalogue again or fetch it again."
         )
     return part
 
@@ -201,7 +201,7 @@ def _check_description(path: Path, description: Mapping[str, Any]) -> None:
 
     def check(name: str, value: object, is_right: bool) -> None:
         if not is_right:
-            raise CatalogError(f"{path} has {name} {value!r}; save the catalogue again or fetch it anew.")
+            raise CatalogError(f"{path} has {name} {value!r}; save the catalogue again or fetch it again.")
 
     for name, kind in (("content_hash", str), ("parts", dict), ("settings", dict)):
         if name not in description:
@@ -223,19 +223,19 @@ def _check_sizes(folder: Path) -> None:
     """Refuse files that claim to hold far more than their size, before memory is allocated."""
     path = folder / PART_FILES["items"]
     metadata = _read(path, pq.read_metadata)
-    # The codes are not compressed: a table of as many rows has as many bytes beside it.
+    # The codes are not compressed: a table of as many rows has as many bytes next to it.
     num_rows = _read(folder / PART_FILES["codes"], _num_rows)
     if metadata.num_rows != num_rows:
         raise CatalogError(
-            f"{path} has {metadata.num_rows} rows, {PART_FILES['codes']} has {num_rows}: they are not of one "
-            "catalogue. Save the catalogue again or fetch it anew."
+            f"{path} has {metadata.num_rows} rows, {PART_FILES['codes']} has {num_rows}: they belong to different "
+            "catalogues. Save the catalogue again or fetch it again."
         )
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     num_bytes = sum(group.total_byte_size for group in groups)
     if num_bytes > max(_MAX_BLOAT * path.stat().st_size, _MIN_LIMIT):
         raise CatalogError(
             f"{path} has {path.stat().st_size} bytes and says it unpacks to {num_bytes}; it is damaged, or made to "
-            "fill the memory. Fetch it anew."
+            "fill the memory. Fetch it again."
         )
 
 
@@ -254,7 +254,7 @@ def _read_items(path: Path) -> pa.Table:
             if num_bytes > most:
                 raise CatalogError(
                     f"{path} has {path.stat().st_size} bytes and unpacks to more than {most}; it is damaged, or made "
-                    "to fill the memory. Fetch it anew."
+                    "to fill the memory. Fetch it again."
                 )
             batches.append(batch)
         return pa.Table.from_batches(batches, schema=file.schema_arrow)
@@ -264,7 +264,7 @@ def _read(path: Path, reader: Callable[[Path], PartT]) -> PartT:
     if not path.is_file():
         raise CatalogError(
             f"{path} does not exist: the folder is not a catalogue, or saving it was interrupted. Save it again or "
-            "fetch it anew."
+            "fetch it again."
         )
     try:
         return reader(path)
@@ -273,7 +273,7 @@ def _read(path: Path, reader: Callable[[Path], PartT]) -> PartT:
             raise
         raise CatalogError(
             f"{path} cannot be read ({type(error).__name__}: {error}): it is truncated or damaged. Save the catalogue "
-            "again or fetch it anew."
+            "again or fetch it again."
         ) from error
 
 
@@ -304,8 +304,8 @@ def _read_model(path: Path) -> IdentifierModel:
     for name, value in settings.items():
         if name.endswith(("levels", "layers")) and isinstance(value, int) and value > count:
             raise CatalogError(
-                f"{config_path} has {name} {value}, but {path.name} holds {count} tensors: it is damaged or another "
-                "catalogue's. Save the catalogue again or fetch it anew."
+                f"{config_path} has {name} {value}, but {path.name} contains {count} tensors: it is damaged or "
+                "another catalogue's. Save the catalogue again or fetch it again."
             )
     with torch.device("meta"):
         model = model_class(config_class.from_dict(settings))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Add items to a catalogue: compute the vectors that they lack, and find free identifiers for them."""
+"""Add items to a catalogue: compute their missing vectors, and find free identifiers for them."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def grow(
         )
     if semantic is None and not catalog.encoder_is_trusted and "semantic" in {*catalog.embeddings, *catalog.codes}:
         raise CatalogError(
-            f"The catalogue names the text encoder {catalog.semantic_encoder_name!r}, which is not loaded because a "
-            "file says so. Pass `semantic_embeddings`, or load the catalogue with `semantic_encoder=` and the path "
-            "or name of the encoder you trust."
+            f"The catalogue names the text encoder {catalog.semantic_encoder_name!r}, but an encoder is not loaded "
+            "just because a file names it. Pass `semantic_embeddings`, or load the catalogue with `semantic_encoder=` "
+            "and the path or name of an encoder you trust."
         )
     new = check_new_items(items, catalog.items.schema, catalog.id_map, catalog.is_removed, semantic is None)
     vectors = vectors_of_new_items(
@@ -147,8 +147,8 @@ def predict_by_ridge(
     """
     if "semantic" not in embeddings or "collaborative" not in embeddings:
         raise CatalogError(
-            "A new item's collaborative vector is predicted from the catalogue's embeddings, which must be there for "
-            f"both views and are for {', '.join(embeddings) or 'none'}; pass `collaborative=`."
+            "A new item's collaborative vector is predicted from the catalogue's embeddings, which must exist for "
+            f"both views, but exist for {', '.join(embeddings) or 'none'}; pass `collaborative=`."
         )
     rows = np.flatnonzero(is_measured)
     if len(rows) < 2:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Filters over the items of a catalogue: every one is a bool array with one entry an item.
+"""Filters over the items of a catalogue: each is a bool array with one entry per item.
 
-Nothing here loops over items. Costly preparations (the words of list columns) are made at the first filter that
-needs them and kept.
+Nothing here loops over items. Costly indexes (the words of list columns) are built by the first filter that needs
+them, and cached.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class ItemFilters:
 
         Raises:
             RequestError: If there is no such column, a range is empty or not a pair, or one of numbers that are
-                written as text, a value has the wrong type, or no item holds a value requested of a list column.
+                written as text, a value has the wrong type, or no item contains a value requested of a list column.
         """
         if column not in self.items.column_names:
             raise RequestError(
@@ -124,8 +124,8 @@ class ItemFilters:
             self._has_numbers[column] = is_text(values.type) and _are_mostly_numbers(values)
         if self._has_numbers[column]:
             raise RequestError(
-                f"`{column}` is a column of text with numbers in it, and text is compared letter by letter: '9' is "
-                "more than '10'. Give the items a column of numbers to ask for a range."
+                f"`{column}` is a text column with numbers in it, and text is compared letter by letter: '9' is more "
+                "than '10'. Store the column as numbers to filter by a range."
             )
 
     def _holds(self, column: str, wanted: object) -> np.ndarray:
@@ -174,7 +174,7 @@ class _Members:
             if number is None:
                 known = [value for value in self.numbers if isinstance(value, str)]
                 raise RequestError(
-                    f"`{column}` is asked to hold {shown(name)}, which no item of the catalogue does"
+                    f"`{column}` is asked to contain {shown(name)}, but no item of the catalogue has it"
                     f"{_suggestion(name, known) if isinstance(name, str) else ''}."
                 )
             mask[self.rows[number]] = True

@@ -119,7 +119,7 @@ class CatalogParts:
         return arrays | {"is_removed": self.is_removed, "is_predicted": self.is_predicted}
 
     def settings(self) -> dict[str, object]:
-        """Return the plain settings, as `catalog.json` holds them, without local paths."""
+        """Return the plain settings, as `catalog.json` contains them, without local paths."""
         encoder = self.semantic_encoder_name
         return {
             "num_items": len(self),

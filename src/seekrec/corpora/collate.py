@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of a corpus as a padded batch."""
+"""Collate rows of a corpus into a padded batch."""
 
 from __future__ import annotations
 

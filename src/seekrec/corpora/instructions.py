@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A split and a catalogue as instruction corpora: one data set of token ids for each task.
+"""Build instruction corpora from a split and a catalogue: one data set of token ids per task.
 
 Every training target becomes one row of `nrip`, or one of `nsip` and one of `nsqp`; every item one row of each
 alignment task. Histories are those of the split, cut to the latest recommendations and searches; impressions are left
@@ -66,7 +66,7 @@ def build_corpus(
 
     Args:
         split (`Split`): Targets and histories.
-        catalog (`Catalog`): Items and identifiers; it must hold every item of the split's log.
+        catalog (`Catalog`): Items and identifiers; it must contain every item of the split's log.
         tokenizer (`PreTrainedTokenizerBase`): Has the tokens of the vocabulary.
         vocabulary ([`IdentifierVocabulary`]): The identifier tokens.
         settings ([`CorpusSettings`]): Maximum lengths.
@@ -96,8 +96,8 @@ def build_corpus(
             corpus[name] = _make_dataset(batches, f"{fingerprint} {name}")
         elif tasks is not None:
             raise DataError(
-                f"`tasks` names {name!r}, but log {split.log.name!r} has nothing to train it on; leave it out, "
-                "or give the log searches and the items text."
+                f"`tasks` names {name!r}, but log {split.log.name!r} has no rows for this task; leave it out, or add "
+                "searches to the log and text to the items."
             )
     logger.info("Corpus of %s: %s.", split.log.name, {name: len(rows) for name, rows in corpus.items()})
     return corpus
@@ -267,7 +267,7 @@ def _write_task(
         writer ([`InstructionWriter`]): Knows the events and items.
         rows (`np.ndarray`): int64 rows of `source`, one a target.
         templates (`np.ndarray`): int64 wording of each.
-        histories (`Ragged`, *optional*): Event numbers, one row a target; none for a task about items.
+        histories (`Ragged`, *optional*): Event numbers, one row per target; none for a task about items.
         source (`pyarrow.Table`): The events, or the items for a task about items.
     """
     for start in range(0, len(rows), ROWS_AT_A_TIME):

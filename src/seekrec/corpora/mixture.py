@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Choose the rows of each task in an epoch, and their order.
 
-A **weight** is a share: with `nrip` 1.0 and `nsqp` 0.1, an epoch has ten rows of `nrip` for one of `nsqp`, however
-many there are of each. Rows are dealt like cards: a task's rows are shuffled, epochs deal from the pile, and a new
-shuffle starts only when it is used up. So no row comes again before all others of its task had their turn, be an
-epoch's share of the task smaller or larger than the task.
+A **weight** is a share: with `nrip` 1.0 and `nsqp` 0.1, an epoch has ten rows of `nrip` for each row of `nsqp`,
+however many rows each task has. Rows are dealt like cards: a task's rows are shuffled, epochs deal from the pile, and
+it is reshuffled only when used up. So no row is repeated before all others of its task were used, whether an epoch
+needs fewer or more rows than the task has.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class MixtureSampler(Sampler[int]):
         weights (`Mapping[str, float]`): As in [`rows_per_epoch`].
         epoch_size (`int`, *optional*): As in [`rows_per_epoch`].
         seed (`int`): Seed of all draws.
-        lengths (`np.ndarray`, *optional*): int64 length of each row; with it, batches hold rows of like length.
+        lengths (`np.ndarray`, *optional*): int64 length of each row; with it, batches contain rows of like length.
         batch_size (`int`, *optional*): Rows of a batch; needed with `lengths`, and only used there.
 
     Raises:
@@ -177,7 +177,7 @@ def mix_tasks(
         weights (`Mapping[str, float]`): As in [`rows_per_epoch`].
         epoch_size (`int`, *optional*): As in [`rows_per_epoch`].
         seed (`int`): Seed of all draws.
-        group_by_length (`bool`): Whether batches hold instructions of like length, to save padding.
+        group_by_length (`bool`): Whether batches contain instructions of like length, to save padding.
         batch_size (`int`, *optional*): Needed with `group_by_length`.
 
     Returns:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GenSAR's corpora of a log that is larger than memory: those of one partition at a time, as shards.
+"""Build GenSAR's corpora of a log that is larger than memory, as shards, one partition at a time.
 
-What is the same for the whole log (its actions, the tokens) comes from the [`PartitionedSplit`], the catalogue and the
-tokenizer, and draws depend on user and event alone: together the partitions hold what would be made in memory.
+Data on the whole log (its actions, the tokens) comes from the [`PartitionedSplit`], the catalogue and the tokenizer,
+and random draws depend on user and event alone, so all partitions together equal the corpus made in memory.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def write_corpus_shards(
 ) -> CorpusShards:
     """Write the corpora of every partition, and of the items.
 
-    An interrupted run goes on when it is called again with the same arguments.
+    An interrupted run resumes when it is called again with the same arguments.
 
     Args:
         split ([`PartitionedSplit`]): The split.
@@ -134,8 +134,8 @@ def write_corpus_shards(
     named = [*([HISTORIES] if shares else []), *tasks, *([ITEM_QUERIES] if item_queries else [])]
     if missing := [task for task in named if task not in corpus.num_rows]:
         raise DataError(
-            f"Log {split.log.name!r} has nothing to train {missing[0]!r} on; leave it out, or give the log searches "
-            "and the items text."
+            f"Log {split.log.name!r} has no rows for the task {missing[0]!r}; leave it out, or add searches to the "
+            "log and text to the items."
         )
     logger.info("Corpus of %s in %d shards: %s.", split.log.name, len(corpus.shards), corpus.num_rows)
     return corpus

@@ -123,7 +123,7 @@ def texts_to_read(items: pa.Table, kind: str) -> list[str]:
 
 
 def writer_version(name_or_path: str) -> str:
-    """Return the version of a model: the same path or name may hold other weights tomorrow.
+    """Return the version of a model: the same path or name may contain other weights tomorrow.
 
     Returns:
         `str`: A SHA-256 of a folder's files; the name and the commit of a Hub repository, which is fetched if it is

@@ -41,13 +41,13 @@ def save_corpus(
         description (`Mapping`, *optional*): Kept in `corpus.json`: the fingerprint, the settings.
 
     Raises:
-        DataError: If the folder holds something else, or there is nothing to write.
+        DataError: If the folder contains something else, or there is nothing to write.
     """
     target = Path(folder)
     if not any(parts.values()):
         raise DataError("There is nothing to save: `parts` has no data set.")
     if target.exists() and not (target / CORPUS_FILE).is_file() and any(target.iterdir()):
-        raise DataError(f"{target} holds other files and no {CORPUS_FILE}; give a new folder.")
+        raise DataError(f"{target} contains other files and no {CORPUS_FILE}; give a new folder.")
     with replace_folder(target) as new:
         for part, corpus in parts.items():
             for name, rows in corpus.items():
@@ -76,13 +76,13 @@ def load_corpus(
         `datasets.DatasetDict`: A data set for each task that has this part.
 
     Raises:
-        DataError: If the folder holds no corpus, or the corpus has no such part.
+        DataError: If the folder contains no corpus, or the corpus has no such part.
     """
     place = str(folder_or_repo)
     if Path(place).is_dir() or Path(place).is_absolute():
         tasks = _tasks_of_folder(Path(place), part)
     else:
-        # A repository may hold the log, too.
+        # A repository may contain the log, too.
         names = get_dataset_config_names(place, revision=revision)
         tasks = [name for name in names if name not in ("events", "items")]
     corpus = DatasetDict()
@@ -103,11 +103,11 @@ def describe_corpus(folder: str | Path) -> dict[str, object]:
     """Read `corpus.json`: the number of rows by task and part, and the description given to `save_corpus`.
 
     Raises:
-        DataError: If the folder holds no corpus, or a damaged one.
+        DataError: If the folder contains no corpus, or a damaged one.
     """
     path = Path(folder) / CORPUS_FILE
     if not path.is_file():
-        raise DataError(f"{folder} holds no {CORPUS_FILE}, so it is not a corpus; save one with `save_corpus`.")
+        raise DataError(f"{folder} contains no {CORPUS_FILE}, so it is not a corpus; save one with `save_corpus`.")
     with refuse_damage(path.parent, "corpus"):
         content: dict[str, object] = dict(json.loads(path.read_text(encoding="utf-8")))
     return content

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Instructions and answers are put together from segments that are encoded once: queries, items, titles, wordings.
+"""Assemble instructions and answers from segments that are encoded once: queries, items, titles, wordings.
 
-A [`SegmentTable`] holds the segments. A row of a corpus is first a short list of segment numbers, then one gather
-gives its tokens; nothing loops over rows. Training and inference both come through here.
+A [`SegmentTable`] stores the segments. A corpus row is first a short list of segment numbers, then one gather gives
+its tokens; nothing loops over rows. Training and inference share this code.
 """
 
 from __future__ import annotations
@@ -266,7 +266,7 @@ class InstructionWriter(SegmentTable):
             targets (`np.ndarray`): As in `write_inputs`.
 
         Returns:
-            `Ragged`: int32 token ids, one row a target. Text ends with end of sequence, an identifier with its last
+            `Ragged`: int32 token ids, one row per target. Text ends with end of sequence, an identifier with its last
             code: its length is known.
         """
         if task.kind in ("nrip", "nsip"):
@@ -281,7 +281,7 @@ class InstructionWriter(SegmentTable):
         return self.tokens(join_rows([text, single_segment(np.full(len(targets), self.end))]))
 
     def _describe(self, slot: str, task: Task, items: np.ndarray) -> Ragged:
-        """Return the identifier or the text of items, by the slot of a wording: segment numbers, a row an item."""
+        """Return the identifier or the text of items, by the slot of a wording: segment numbers, a row per item."""
         place = np.searchsorted(self._items, items)
         if slot == "identifier" and task.view is not None:
             return single_segment(self._first_identifier[task.view] + place)
@@ -308,7 +308,7 @@ def encode_requests(
         asks_for_query (`bool`): Whether to write the instruction of NSQP instead, which asks for the next query.
 
     Returns:
-        `Ragged`: int32 token ids for the encoder, a row a request, ending with end of sequence.
+        `Ragged`: int32 token ids for the encoder, a row per request, ending with end of sequence.
 
     Raises:
         CatalogError: If the vocabulary does not fit the catalogue.
@@ -347,7 +347,7 @@ def encode_items(
         settings ([`CorpusSettings`]): Those of the model.
 
     Returns:
-        `Ragged`: int32 token ids for the encoder, a row an item.
+        `Ragged`: int32 token ids for the encoder, a row per item.
     """
     no_events = RequestColumns.read([], catalog.id_map).events
     writer = InstructionWriter(no_events, catalog, vocabulary, tokenizer, settings)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training data of a log that is larger than memory: Arrow files made a partition at a time, memory-mapped when read.
+"""Training data of a log that is larger than memory: Arrow files, one per partition, memory-mapped when read.
 
-A **shard** is a file that holds the rows of one task and partition. Each row stands for itself, so the shards of all
-partitions together hold what would be made of the log in memory.
+A **shard** is a file with the rows of one task and partition. Each row is independent, so the shards of all partitions
+together equal the data made in memory.
 """
 
 from __future__ import annotations

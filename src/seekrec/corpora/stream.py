@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write each user's history once for all its targets (`corpus: stream`).
 
-The paper writes one instruction for each target and encodes the history anew each time. Here a row holds a user's
+The paper writes one instruction for each target and encodes the history again each time. Here a row contains a user's
 events once, `History: <R_I> <M1_30> ... <S_Q> piano <S_I> <M1_247> ...`, and every event of it is a target that sees
 only what came before: the encoder is causal, and each decoder token carries the number of encoder tokens it may attend
 to.
@@ -13,9 +13,9 @@ What a target may see, in tokens from the start of the row:
 | `nrip`, `nsqp` | all events with an earlier timestamp |
 | `nsip` | the same, and the event's own query |
 
-Under the strict protocol a target never sees its own item: `targets.py` says which of those whose item stands before
-them get a row of their own, for example a search that is a copy of a recommendation. A search that shares its
-timestamp with an event of another item before it is left out too: its query could not be seen without that event.
+Under the strict protocol a target never sees its own item: `targets.py` decides which targets whose item appears
+earlier get a separate row, for example a search that is a copy of a recommendation. A search with the same timestamp
+as an earlier event of another item is left out too: its query could not be seen without that event.
 """
 
 from __future__ import annotations
@@ -281,7 +281,7 @@ def encode_stream(
         settings ([`CorpusSettings`]): Those of the model.
 
     Returns:
-        `Ragged`: int32 token ids, a row a request.
+        `Ragged`: int32 token ids, a row per request.
     """
     requests = asked.requests
     writer = _StreamWriter(asked.events, catalog, vocabulary, tokenizer, settings)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Choose the questions that training asks.
+"""Choose the training targets.
 
 Every interaction of training (`Split.training_targets`) is a **target**. GenSAR's instructions and GenSR write each
-target with its own history, from which its item is removed; they ask for all targets. Families that read a
-user's events once for all targets (IntSR, SynerGen, GenSAR's streams) cannot take an item out of what is
-shared. Under protocol `strict` they ask for a target, as a recommendation or as a search, by what its window holds of
-the item before:
+target with its own history, from which its item is removed; they ask for all targets. Families that read a user's
+events once for all targets (IntSR, SynerGen, GenSAR's streams) cannot remove an item from the shared history. Under
+protocol `strict` the earlier events of the item in the window decide whether a target is asked, as a recommendation or
+as a search:
 
 | the item's earlier events | the target is asked |
 |---|---|
@@ -39,7 +39,7 @@ class WindowCuts:
     """Stretches of users' events, and the first target of each.
 
     Args:
-        events (`Ragged`): Positions in the sequence of training events, a row a window.
+        events (`Ragged`): Positions in the sequence of training events, a row per window.
         first_target (`np.ndarray`): int64 by window: number of the first target within the window.
     """
 
@@ -67,7 +67,7 @@ def choose_questions(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Choose how targets are asked under protocol `strict`, by the rules at the top of this module.
 
-    All arrays have one entry an event of a window, windows one after the other, each oldest first.
+    All arrays have one entry per event of a window, windows one after the other, each oldest first.
 
     Args:
         window (`np.ndarray`): int64 number of the window.
@@ -148,12 +148,13 @@ def report_questions(
     is_asked = is_among(targets, rows)
     counts = {one: int((behavior == BEHAVIORS.index(one)).sum()) for one in behaviors}
     written = ", ".join(f"{count} as a {one}" for one, count in counts.items())
-    logger.info("%s: training asks for %d interactions of %d: %s.", name, is_asked.sum(), len(targets), written)
+    logger.info("%s: %d of %d training interactions are targets: %s.", name, is_asked.sum(), len(targets), written)
     for one, count in counts.items():
         of_task = int((t.is_search[targets] == (one == SEARCH)).sum())
         if of_task and not count:
             logger.warning(
-                "%s: training holds %d interactions of behavior %r and asks for none as such: it is not learned.",
+                "%s: training contains %d interactions of behavior %r, but none is used as a target, so this behavior "
+                "is not trained.",
                 name,
                 of_task,
                 one,
@@ -161,7 +162,8 @@ def report_questions(
     actions = split.log.events["action"].take(targets).to_numpy(zero_copy_only=False)
     for action in sorted(set(actions) - set(actions[is_asked])):
         logger.warning(
-            "%s: training holds %d interactions of action %r and asks for none of them: it is not learned.",
+            "%s: training contains %d interactions of action %r, but none is used as a target, so this action is not "
+            "trained.",
             name,
             (actions == action).sum(),
             action,
@@ -169,8 +171,8 @@ def report_questions(
     num_missed = int((~is_asked).sum())
     if num_missed >= max(1, WARNED_SHARE * len(targets)):
         logger.warning(
-            "%s: training asks for %d of %d interactions; the other %d (%.0f%%) repeat an earlier act on their item, "
-            "or cannot be asked without showing the answer.",
+            "%s: %d of %d training interactions are targets; the other %d (%.0f%%) repeat an earlier action on the "
+            "same item, or would see their own answer.",
             name,
             len(targets) - num_missed,
             len(targets),
@@ -183,9 +185,8 @@ def report_questions(
     num_blind, num_past = int((is_blind & has_past).sum()), int(has_past.sum())
     if num_blind >= max(1, WARNED_SHARE * num_past):
         logger.warning(
-            "%s: %d of the %d training questions (%.0f%%) whose users acted on other items before see nothing of it: "
-            "it lies in the same session, or in another window. Where `session_id` means visits, set "
-            "`session_ids: visit`.",
+            "%s: %d of the %d training questions with earlier events (%.0f%%) see none of them: these are in the same "
+            "session, or in another window. If `session_id` means visits, set `session_ids: visit`.",
             name,
             num_blind,
             num_past,

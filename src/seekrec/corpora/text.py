@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train tokenizers from scratch, and tell them apart."""
+"""Train tokenizers from scratch, and fingerprint them."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> T5Tokenizer:
         limit_alphabet=len(alphabet),
         show_progress=False,
     )
-    # Sorted, so that nothing depends on the order of the texts. The words are split already: no word holds a space.
+    # Sorted, so that nothing depends on the order of the texts. The words are split already: no word contains a space.
     ordered = sorted(words)
     model.train_from_iterator((" ".join([word] * words[word]) for word in ordered), trainer=trainer)
     counts = Counter({piece: 0 for piece in model.get_vocab()})

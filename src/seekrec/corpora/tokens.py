@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The identifier and behavior tokens of a vocabulary, which no text can imitate.
+"""The identifier and behavior tokens of a vocabulary, which text can never produce.
 
-Three behavior tokens and then one block of `codebook_size` tokens for each level are added behind the tokenizer's own
-vocabulary, so going from code to token id is an addition:
+Three behavior tokens and then one block of `codebook_size` tokens per level are appended to the tokenizer's
+vocabulary, so converting a code to a token id is an addition:
 
 ```
 <R_I> <S_Q> <S_I> | <M1_0> ... <M1_255> | <M2_0> ... | <S1_0> ... | <S2_0> ... | <R1_0> ... | <R2_0> ...

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training data of families that read events as vectors: stretches of users' events, with their questions.
+"""Training data of families that read events as vectors: windows of users' events, with their questions.
 
-A window holds a user's events once, and every event that may be a target asks one or two **questions**: what came next
-(`recommendation`), and, where the user searched, what came next for this query (`search`). A question sees the events
-of EARLIER sessions of its window, which is what a request at that moment would know. Under protocol `strict` it never
-sees an event of its own item; `targets.py` says what that leaves to ask, and in which window.
+A window contains a user's events once, and every event that may be a target has one or two **questions**: what came
+next (`recommendation`), and, where the user searched, what came next for this query (`search`). A question sees the
+events of EARLIER sessions of its window, which is what a request at that moment would know. Under protocol `strict` it
+never sees an event of its own item; `targets.py` decides which targets remain, and in which window.
 
-A user with more than `max_history` events gets several windows of that many; each starts half of that after the one
-before, and only the events that the one before lacks are targets again.
+A user with more than `max_history` events gets several windows of that size; each starts half a window after the one
+before, and only events that are not in the one before are targets.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class TrainingWindows:
         sessions (`np.ndarray`): int64 session within the window, an entry for each of `windows.values`.
         questions (`Ragged`): By window: the position of the target within the window, ascending.
         behavior (`np.ndarray`): int64 number into `BEHAVIORS`, an entry for each of `questions.values`.
-        shown (`Ragged`): By question: rows of the items that were shown beside the target and not acted on.
+        shown (`Ragged`): By question: rows of the items that were shown together with the target and not acted on.
         session_ids (`str`): Meaning of `session_id`: `"page_view"` or `"visit"`.
     """
 
@@ -227,7 +227,7 @@ def build_training_windows(
     place, behavior = np.nonzero(asked)
     if not len(place) and not may_be_empty:
         raise DataError(
-            f"The training part of {split.log.name!r} holds no interaction that may be a target; check the split."
+            f"The training part of {split.log.name!r} has no interaction that can be a target; check the split."
         )
     counts = np.bincount(owner[place], minlength=len(windows))
     questions = Ragged.from_lengths(within[place], counts)
@@ -294,7 +294,7 @@ def log_geohashes(split: Split, precision: int) -> list[str]:
 
 
 def _shown_items(split: Split, events: EventColumns, targets: np.ndarray, kind: SessionIds) -> Ragged:
-    """Return the items that were shown beside each target and not acted on there.
+    """Return the items that were shown together with each target and not acted on there.
 
     Those are the impressions of the user's same page view; of a visit, the latest list that was shown in it before the
     act; where the session is unknown, those of the same moment. What was acted on there is left out: many logs have

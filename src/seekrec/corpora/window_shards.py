@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Windows of a log that is larger than memory: one Arrow file for each partition, memory-mapped when it is read.
+"""Windows of a log that is larger than memory: one Arrow file per partition, memory-mapped when read.
 
-A shard holds what [`build_training_windows`] makes of the users of a partition, so all shards together hold the
-windows of the whole log. Each stands for itself: windows are rows, their events, questions and impressions lists.
+A shard contains the output of [`build_training_windows`] for the users of a partition, so all shards together contain
+the windows of the whole log. Each row is an independent window; its events, questions and impressions are lists.
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ class WindowShards(Shards):
             DataError: If `num_items` is not the number of items that the shards were made for.
         """
         if num_items != read_facts((self.folder / self.shards[0].path).parent)["num_items"]:
-            raise DataError(f"The windows in {self.folder} were made for another catalogue than one of {num_items}.")
+            raise DataError(
+                f"The windows in {self.folder} were made for a different catalogue, not for one of {num_items} items."
+            )
         path = self.folder / _ACTED_FILE
         return cast(np.ndarray, np.load(path, mmap_mode="r", allow_pickle=False))
 
@@ -130,7 +132,7 @@ def write_window_shards(
 ) -> WindowShards:
     """Write the windows of every partition.
 
-    An interrupted run goes on when it is called again with the same arguments.
+    An interrupted run resumes when it is called again with the same arguments.
 
     Items are numbered as in `split.log.items`, which is the order of a catalogue that is built from them.
 
@@ -181,17 +183,17 @@ def write_window_shards(
     counts = {behavior: sum(one["num_questions"][behavior] for one in found) for behavior in BEHAVIORS}
     if not any(counts.values()):
         raise DataError(
-            f"The training part of {split.log.name!r} holds no interaction that may be a target; check the split."
+            f"The training part of {split.log.name!r} has no interaction that can be a target; check the split."
         )
     if num_leaks := sum(one["num_leaks"] for one in found):
-        raise LeakageError(f"{num_leaks} training questions of {split.log.name!r} see their own answer.")
+        raise LeakageError(f"{num_leaks} training targets of {split.log.name!r} see their own answer.")
     join_arrays([Path(job.output) / _ACTED_FILE for job in jobs], target / _ACTED_FILE)
     more = {"session_ids": session_ids, "num_questions": counts, "num_blind": sum(one["num_blind"] for one in found)}
     finish_shards(target, jobs, more)
     windows = WindowShards(target)
     written = ", ".join(f"{count} as a {behavior}" for behavior, count in counts.items())
     logger.info(
-        "%s: %d windows in %d shards; training asks %s; %d questions see no event.",
+        "%s: %d windows in %d shards; training targets: %s; %d questions see no event.",
         split.log.name,
         len(windows),
         len(windows.shards),

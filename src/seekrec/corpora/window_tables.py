@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Windows as rows of an Arrow table, each for itself: its events, its questions, and what was shown beside them."""
+"""Convert windows to rows of an Arrow table: their events, their questions, and the impressions of these."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def windows_to_table(windows: TrainingWindows, first_user: int, queries: pa.Arra
         queries (`pyarrow.Array`): The queries that the table's query numbers point to.
 
     Returns:
-        `pyarrow.Table`: Columns `user`, `events`, `questions` and `shown`: the items shown beside each question.
+        `pyarrow.Table`: Columns `user`, `events`, `questions` and `shown`: the items shown together with each
+            question.
     """
     events, rows = windows.events, windows.windows.values
     event = {

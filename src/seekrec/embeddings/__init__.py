@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Item vectors: semantic ones from text, collaborative ones from what users did."""
+"""Item vectors: semantic ones from text, collaborative ones from user behaviour."""
 
 from transformers import AutoConfig, AutoModel
 

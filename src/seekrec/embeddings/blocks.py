@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Embed many texts in blocks: a run that is interrupted goes on, and a Ray cluster may share the work.
+"""Embed many texts in blocks: an interrupted run resumes, and a Ray cluster can share the work.
 
 Blocks are tasks of Ray, not batches that `map_batches` of Ray Data hands to a pool of actors. Tried on 4,000 titles in
-blocks of 500 with MiniLM and two processors, the bytes were the same, and 75 s of tasks stood against 83 and 90 s; but
-blocks that are done lie in the shared folder here, where a driver that died finds them, and there in memory.
+blocks of 500 with MiniLM and two processors, the bytes were the same, and tasks took 75 s against 83 and 90 s; but
+here finished blocks are in the shared folder, where a restarted driver finds them, and there in memory.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def embed_in_blocks(
     The engine changes no vector. The size of a block may, in the last bits: texts of one block are encoded together.
 
     Args:
-        texts (`Sequence[str]`): Each must hold a visible character.
+        texts (`Sequence[str]`): Each must contain a visible character.
         folder (`str` or `Path`): Where blocks are kept until it is deleted; a folder of these texts alone.
         name_or_path (`str`, *optional*): The encoder; see [`embed_texts`].
         show_progress (`bool`): Show a progress bar for each block.

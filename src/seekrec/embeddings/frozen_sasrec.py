@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SASRec as a part of another model: its layers, frozen, over item embeddings that the other model keeps."""
+"""A frozen SASRec inside another model, over item embeddings that the other model stores."""
 
 from __future__ import annotations
 

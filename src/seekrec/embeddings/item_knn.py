@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Items that the same users acted on: the oldest knowledge a recommender has, and on many logs a strong one."""
+"""Item-to-item neighbours from co-occurrence: simple, and strong on many logs."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class ItemNeighbors:
     """The items nearest to each by who acted on them.
 
     Args:
-        similarities (`scipy.sparse.csr_array`): float32 of shape `(num_items, num_items)`: row `i` holds the nearest
-            of item `i`, and not itself.
+        similarities (`scipy.sparse.csr_array`): float32 of shape `(num_items, num_items)`: row `i` contains the
+            nearest of item `i`, and not itself.
         decay (`float`): Weight of an item of a history against the one after it, above 0 and at most 1.
     """
 
@@ -53,7 +53,7 @@ class ItemNeighbors:
             id_map ([`IdMap`]): Items of the catalogue.
 
         Returns:
-            `ItemNeighbors`: `None` where no two items stand in one sequence.
+            `ItemNeighbors`: `None` where no two items are in one sequence.
         """
         num_items = len(id_map)
         sequences = _read_sequences(splits, id_map)
@@ -65,7 +65,7 @@ class ItemNeighbors:
         Each item of a history weighs `decay` to the power of how many came after its last mention.
 
         Args:
-            histories (`Ragged`): int64 rows of items, oldest first, a row a request; those of later catalogues have
+            histories (`Ragged`): int64 rows of items, oldest first, a row per request; those of later catalogues have
                 no neighbors.
 
         Returns:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LightGCN: embeddings of users and items, smoothed along the graph of who acted on what (He et al. 2020).
+"""LightGCN: embeddings of users and items, smoothed along the interaction graph (He et al. 2020).
 
-With the matrix `A` of the graph, `a_ui = 1 / sqrt(degree(u) degree(i))` for each pair, layer 0 is learnt and
+With the matrix `A` of the graph, `a_ui = 1 / sqrt(degree(u) degree(i))` for each pair, layer 0 is learned and
 
     users(k) = A items(k - 1)        items(k) = A' users(k - 1)        answer = mean of the layers 0 ... K
 
-A score is the dot product of a user's and an item's answer. The graph is saved with the weights: without it the
-embeddings would mean nothing.
+A score is the dot product of a user's and an item's answer. The graph is saved with the weights, as the embeddings are
+meaningless without it.
 """
 
 from collections.abc import Sequence
@@ -87,7 +87,7 @@ class LightGCNModel(PreTrainedModel):
             ("items", items, self.config.num_items),
         ):
             if len(rows) and not 0 <= rows.min() <= rows.max() < limit:
-                raise DataError(f"`{name}` holds rows {rows.min()}..{rows.max()}; the model knows 0..{limit - 1}.")
+                raise DataError(f"`{name}` contains rows {rows.min()}..{rows.max()}; the model knows 0..{limit - 1}.")
         num_distinct = len(np.unique(users * np.int64(self.config.num_items) + items))
         if num_distinct != len(users):
             raise DataError(f"{len(users) - num_distinct} of {len(users)} pairs occur twice; pass each pair once.")
@@ -159,8 +159,8 @@ class LightGCNModel(PreTrainedModel):
         known = np.full(len(histories), -1) if user_rows is None else np.asarray(user_rows)
         if len(known) and (known.max() >= self.config.num_users or known.min() < -1):
             raise RequestError(
-                f"`user_rows` holds {known.min()}..{known.max()}; the model knows 0..{self.config.num_users - 1}, and "
-                "-1 is nobody."
+                f"`user_rows` contains {known.min()}..{known.max()}; the model knows 0..{self.config.num_users - 1}, "
+                "and -1 is nobody."
             )
         # What an edge of weight 1 / sqrt(degree of the item) would carry over: (num_items, hidden_size).
         degrees = torch.bincount(self.edge_items, minlength=self.config.num_items).clamp(min=1)
@@ -174,7 +174,7 @@ class LightGCNModel(PreTrainedModel):
             rows = np.unique(history)
             if len(rows) and not 0 <= rows[0] <= rows[-1] < self.config.num_items:
                 raise RequestError(
-                    f"A history holds item rows {rows[0]}..{rows[-1]}, but the model knows "
+                    f"A history contains item rows {rows[0]}..{rows[-1]}, but the model knows "
                     f"0..{self.config.num_items - 1}; use the catalogue that the model was trained on."
                 )
             if len(rows):

@@ -2,15 +2,16 @@
 """SASRec: a causal transformer over item embeddings that predicts the next item.
 
 Differences from the paper (Kang and McAuley 2018):
-- the loss is a full softmax over all items at every position, in place of one sampled negative, which learns far more
-  from each step and makes SASRec the strong baseline it can be; where the items are too many for that, a sampled
-  softmax over thousands that a batch shares (`num_sampled_negatives`);
+- the loss is a full softmax over all items at every position, instead of one sampled negative, which learns far more
+  from each step and makes SASRec the strong baseline it can be; if there are too many items, a sampled softmax over
+  thousands shared by a batch (`num_sampled_negatives`);
 - layer norm comes first in each block, and once after the last;
 - a start token precedes every history, so that the first item is learned too and an empty history has an answer;
-- the feed-forward layer widens, with GELU, as transformers do today.
+- the feed-forward layer is wider than the model and uses GELU, as transformers do today.
 
-Tokens: 0 is padding, `row + 1` an item, `num_items + 1` the start token. Padding may stand left or right: positions
-count tokens, not columns, and layers compute on tokens alone (most of a batch of short histories is padding).
+Tokens: 0 is padding, `row + 1` an item, `num_items + 1` the start token. Padding may be on the left or right:
+positions count tokens, not columns, and layers compute on tokens alone (most of a batch of short histories is
+padding).
 """
 
 from collections.abc import Sequence
@@ -182,7 +183,7 @@ class SASRecModel(SASRecPreTrainedModel):
             padding.
 
         Raises:
-            RequestError: If a row holds more than `max_history` tokens.
+            RequestError: If a row contains more than `max_history` tokens.
         """
         packing = _Packing.of(input_ids)
         if packing.length > self.config.max_history:
@@ -326,7 +327,7 @@ def to_tokens(rows: np.ndarray, config: SASRecConfig) -> np.ndarray:
     if len(rows) and (tokens[1:].min() < 1 or tokens[1:].max() > config.num_items):
         wrong = next(int(row) for row in rows if not 0 <= row < config.num_items)
         raise RequestError(
-            f"A history holds item row {wrong}, but the model knows rows 0..{config.num_items - 1}; use the catalogue "
-            "that the model was trained on."
+            f"A history contains item row {wrong}, but the model knows rows 0..{config.num_items - 1}; use the "
+            "catalogue that the model was trained on."
         )
     return tokens

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A table of embeddings whose rows lie in several processes that train together.
+"""An embedding table whose rows are sharded over the processes of a training.
 
-Each process holds one stretch of the rows, so the table, its gradients and the moments of its optimizer take of each
-only a part. Who reads rows sends their numbers to the processes that hold them and gets the vectors; on the way back
-gradients take the same road, and the rows of a process get the sum of all of them, divided by the number of processes:
-the mean, as `DistributedDataParallel` takes it of all other weights. A step costs what it reads, whatever the size of
-the table.
+Each process holds one range of rows, so each stores only its share of the table, its gradients and the optimizer's
+moments. To read rows, a process sends their numbers to their owners and receives the vectors; in the backward pass
+gradients travel back the same way, and each row gets their sum divided by the number of processes: the mean, as
+`DistributedDataParallel` takes for all other weights. The cost of a step depends on the rows it reads, not on the size
+of the table.
 
-Why this is not taken from a library, by measurement with two processes that read 4,000 rows of 64 numbers each
+Why not use a library? Measured with two processes that read 4,000 rows of 64 numbers each
 (`recipes/benchmarks/shared_tables.py`): a step takes 28 ms at 100 thousand rows, 30 at 1 million and 39 at 10 million.
-torch's own `RowwiseParallel` gives the rows a gradient of the whole shard, zero but for what was read, and AdamW reads
-and writes all of it: 128 ms and about 2 seconds at the first two sizes; and all processes must ask for the same rows.
-TorchRec (1.8) has no Adam on the CPU, updates rows in the backward pass, before gradients can be clipped, and asks for
-its own types of input and for one minor version of torch.
+torch's own `RowwiseParallel` makes a gradient of the whole shard, zero except for the rows read, and AdamW reads and
+writes all of it: 128 ms and about 2 seconds at the first two sizes; and all processes must ask for the same rows.
+TorchRec (1.8) has no Adam on the CPU, updates rows in the backward pass, before gradients can be clipped, and requires
+its own input types and one minor version of torch.
 """
 
 from __future__ import annotations

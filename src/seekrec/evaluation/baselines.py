@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The systems a generative model has to beat, as scorers over the rows of the catalogue.
+"""Baselines for generative models, as scorers over the rows of the catalogue.
 
-They are meant to be beaten, not as decoration: BM25 folds plurals and reads the category names, SASRec is whatever
-strength it was trained to, and `reweighted.py` combines a text scorer with SASRec, tuned on validation.
-All of them know training events only.
+They are meant to be hard to beat: BM25 folds plurals and reads the category names, SASRec is trained to full strength,
+and `reweighted.py` combines a text scorer with SASRec, tuned on validation. All of them use training events only.
 """
 
 from __future__ import annotations
@@ -212,7 +211,7 @@ class GraphModel(Protocol):
 class LightGCNScorer:
     """A graph recommender over item rows. It knows users, not orders; in a search it ignores the query.
 
-    A user that the graph holds is scored by its embedding, which training events made; another one, or a request
+    A user that the graph contains is scored by its embedding, which training events made; another one, or a request
     without a user, by the items of its history.
 
     Args:
@@ -242,7 +241,7 @@ def distinct_queries(requests: Sequence[Request], system: str) -> tuple[list[str
     for row, request in enumerate(requests):
         if request.query is None:
             raise RequestError(
-                f"Request {row} has no query, but {system} answers searches only; ask another system for "
+                f"Request {row} has no query, but {system} answers searches only; use another system for "
                 f"{RECOMMENDATION}s."
             )
         inverse[row] = numbers.setdefault(request.query, len(numbers))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether probabilities are what they say: the expected calibration error."""
+"""The expected calibration error of probabilities."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NUM_DRAWS = 10_000
 
 @dataclass(frozen=True)
 class ClickCalibration:
-    """How well the probabilities of clicks are calibrated, beside what chance alone would show.
+    """How well the probabilities of clicks are calibrated, next to what chance alone would show.
 
     With few users even probabilities that are right in every bin show an error.
 
@@ -122,8 +122,8 @@ def click_calibration(
     """Compute the expected calibration error of the probabilities with which a system ranks candidates.
 
     The target of a case counts as clicked and its negatives as not, so the share of clicks is that of the cases. A
-    model is calibrated to the share it was trained with: ask with as many negatives, drawn alike. Beside the error
-    stands what chance alone would show: see [`chance_errors`].
+    model is calibrated to the share it was trained with: ask with as many negatives, drawn alike. In addition to the
+    error stands what chance alone would show: see [`chance_errors`].
 
     Args:
         system ([`Retriever`]): Its `rank` returns probabilities as scores.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of a table that are no baselines but say what a number can mean.
+"""Reference rows of a table that are not baselines but help to interpret its numbers.
 
-A ceiling is told what a search engine has to find out: which items a synthetic query was made for. A correction is
-told how negatives are drawn, and nothing else.
+A ceiling is given what a search engine has to find out: which items a synthetic query was made for. A correction only
+knows how negatives are drawn.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same systems under other conditions: searches as people type them, and items that are new."""
+"""Evaluate the same systems under other conditions: misspelled and reworded searches, and new items."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def compare_query_forms(
     seed: int = 0,
     show_progress: bool = True,
 ) -> list[ResultRow]:
-    """Ask the same searches in several forms; what the history holds stays as it is.
+    """Ask the same searches in several forms; what the history contains stays as it is.
 
     Args:
         systems (`Mapping[str, Scorer | Retriever]`): By their names in reports.
@@ -200,7 +200,7 @@ def compare_on_new_items(
     """
     asked = [behavior for behavior in behaviors if not cold.item_ids.isdisjoint(cold.split.targets("test", behavior))]
     if not asked:
-        logger.info("No test question looks for an item without training events; `num_cold_items` holds some out.")
+        logger.info("No test target lacks training events; set `num_cold_items` to hold some out.")
         return []
     everyone = {name: system for name, system in systems.items() if name not in only_candidates}
     grown = catalog

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run systems over cases and turn the ranks of the targets into result rows.
 
-Full score matrices never exist at once: requests go through in blocks. An answer that breaks the rules (an item twice,
-an item outside the mask, a candidate left out, NaN) stops the evaluation: repaired, it would flatter the system.
+Full score matrices never exist at once: requests go through in blocks. An invalid answer (an item twice, an item
+outside the mask, a candidate left out, NaN) stops the evaluation, because repairing it would favour the system.
 """
 
 from __future__ import annotations
@@ -265,7 +265,7 @@ def rank_cases(
 ) -> FloatArray:
     """Return the rank of every case's target.
 
-    Cases are asked longest history first, so that a batch holds histories of one length and memory runs out at the
+    Cases are asked longest history first, so that a batch contains histories of one length and memory runs out at the
     start or not at all.
 
     Args:
@@ -341,8 +341,8 @@ def _rank_by_lists(
                 wrong = sorted(set(ids) ^ set(asked))
                 raise DataError(
                     f"`rank` got {len(asked)} candidates and returned {len(ids)}; they differ in "
-                    f"{wrong[:3] or 'how often an item occurs'}. It must return each candidate once: leaving one "
-                    "out would lift the others."
+                    f"{wrong[:3] or 'how often an item occurs'}. It must return each candidate once, because leaving "
+                    "one out would raise the others."
                 )
     else:
         masks = cases.masks(block)
@@ -353,8 +353,8 @@ def _rank_by_lists(
             wrong_items = rows < 0 if masks is None else (rows < 0) | ~masks[number][rows]
             if wrong_items.any():
                 raise DataError(
-                    f"`retrieve` returned {ids[int(np.argmax(wrong_items))]!r}, which the catalogue does not hold or "
-                    "`where` rules out; a system must return allowed items only."
+                    f"`retrieve` returned {ids[int(np.argmax(wrong_items))]!r}, which is not in the catalogue or "
+                    "excluded by `where`; a system must return allowed items only."
                 )
             if len(ids) > top_k:
                 raise DataError(f"`retrieve` was asked for {top_k} items and returned {len(ids)}.")
@@ -370,7 +370,9 @@ def _ids_and_scores(answer: Sequence[ScoredItem]) -> tuple[list[str], list[float
 
 def _check_number(answers: Sequence[object], requests: Sequence[Request]) -> None:
     if len(answers) != len(requests):
-        raise DataError(f"{len(requests)} requests got {len(answers)} answers; a system must answer each.")
+        raise DataError(
+            f"{len(requests)} requests got {len(answers)} answers; a system must return one answer per request."
+        )
 
 
 def check_system(system: Scorer | Retriever, name: str) -> None:
@@ -390,5 +392,5 @@ def _check_answers(system: Scorer | Retriever, name: str, behavior: Behavior) ->
     check_system(system, name)
     if behavior not in system.behaviors:
         raise RequestError(
-            f"System {name!r} answers {', '.join(system.behaviors)}, not {behavior}; evaluate it on what it answers."
+            f"System {name!r} answers {', '.join(system.behaviors)}, not {behavior}; evaluate it on those behaviors."
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recommend what the same users acted on: a baseline that is strong on many logs."""
+"""Recommend items that the same users acted on: a baseline that is strong on many logs."""
 
 from __future__ import annotations
 

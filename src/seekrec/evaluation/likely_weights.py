@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The weights of added scores at which the targets of cases are likeliest among all items of a catalogue.
+"""Weights of added scores that maximise the likelihood of the targets among all items of a catalogue.
 
-Looked at are those items that the model or something added holds best, and some of the others, drawn by lot, each of
-which stands for many. Without these what is weighed would have chosen what it is weighed on, and its weight be wrong.
+We score the top items, of the model and of each added score, plus a weighted random sample of the rest. Without the
+sample, the scores being weighted would have selected the items they are weighted on, and the weights would be biased.
 
-A likelihood is that of all items, where an answer is its first ten. So the weights are moved from there to where
-NDCG@10 is best. A likelihood needs some hundred cases; to tell weights by NDCG@10, which differ by a hundredth of it,
-takes thousands. With fewer they are moved too far in some direction, so they are moved on parts of the cases, and the
-mean is taken.
+The likelihood is over all items, while an answer is its first ten. So the weights are then adjusted to maximise
+NDCG@10. A likelihood needs a few hundred cases; telling weights apart whose NDCG@10 differs by one percent takes
+thousands. With fewer, the adjustment overfits, so it is made on parts of the cases and averaged.
 """
 
 from __future__ import annotations
@@ -126,8 +125,8 @@ def likely_weights(scored: ScoredCases, names: Sequence[str], *, unit: float = 1
     factors = _fit_factors(scored, names, unit=unit)
     if factors[0] < 1.2 * _LEAST_FACTOR and len(scored.own) >= _ENOUGH_CASES:
         logger.warning(
-            "On validation, the scores of the model tell a target from other items hardly at all; with these weights "
-            "its answers are those of the views. Train it longer, or look at its loss."
+            "On validation, the model's scores barely separate targets from other items; with these weights the views "
+            "decide its answers. Train it longer, or check its loss."
         )
     learned = {name: factor / factors[0] for name, factor in zip(names, factors[1:], strict=True)}
     return {name: _rounded(weight) for name, weight in learned.items()}
@@ -141,7 +140,7 @@ def _fit_factors(scored: ScoredCases, names: Sequence[str], *, unit: float) -> l
     """Fit a logistic regression of the target among the items of its case, a convex problem.
 
     It has the model's own score times a factor, which divides the weights afterwards, and no weight below 0. It uses
-    every case, where NDCG@10 changes with a few and follows their noise. Beside a model that tells nothing of the
+    every case, where NDCG@10 changes with a few and follows their noise. With a model that tells nothing of the
     targets weights end where what is added alone decides: the factor has a limit, in units of a log-probability, of
     which one is `unit` of the scores.
 

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the mean of a metric hides: what is in the lists, and for which cases they are good.
+"""Measures beyond the mean of a metric: the contents of the lists, and metrics for groups of cases.
 
-Measures of the first ten items, each beside its interval in the results:
+Measures of the first ten items, each reported with its interval:
 
-- `coverage@10`: share of the catalogue that stands in the list of any case;
+- `coverage@10`: share of the catalogue that appears in the list of any case;
 - `novelty@10`: mean information of an item in bits, `-log2((count + 1) / (all counts + num_items))`;
-- `diversity@10`: 1 less the mean cosine of two items of a list, by their text vectors;
+- `diversity@10`: 1 minus the mean cosine of two items of a list, by their text vectors;
 - `popularity@10`: mean share of the catalogue that is acted on less often than an item of the list (ties by half);
-- `popularity_bias@10`: that less the same of the target: above 0, answers are more popular than what is wanted.
+- `popularity_bias@10`: `popularity@10` minus the same for the target: above 0, answers are more popular than the
+  targets.
 
-Groups of cases: the third with the shortest and the third with the longest histories, targets that training never or
-seldom saw, and queries that are asked for the first time.
+Groups of cases: the third with the shortest and the third with the longest histories, targets with no or few training
+events, and queries that are new in the test.
 """
 
 from __future__ import annotations
@@ -262,12 +263,12 @@ def add_measures(
 
 def _cover(lists: RowArray, num_items: int) -> float:
     is_listed = np.zeros(num_items + 1, dtype=np.bool_)
-    is_listed[lists] = True  # -1 is the last, which is no item
+    is_listed[lists] = True  # -1 is the last, which is not an item
     return float(is_listed[:-1].sum() / num_items)
 
 
 def _diversity(columns: RowArray, listed: BoolArray, vectors: np.ndarray) -> FloatArray:
-    """Return 1 less the mean cosine of the pairs of each list: the square of a sum holds each pair twice."""
+    """Return 1 less the mean cosine of the pairs of each list: the square of a sum contains each pair twice."""
     found = np.empty(len(columns))
     for begin in range(0, len(columns), _BLOCK_OF_LISTS):
         block = slice(begin, begin + _BLOCK_OF_LISTS)

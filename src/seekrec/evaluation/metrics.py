@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ranking metrics as plain functions of ranks, and bootstrap intervals for their means.
 
-Every case has one relevant item, the target. All a metric needs of a case is the **ranks** that the target can have:
-from the first (1 for the best) to the last of the items with its score, equal where no other has it, both infinite
-where the target was not found. With one relevant item recall@k is also the hit ratio, and the ideal DCG is 1.
+Every case has one relevant item, the target. A metric needs only the **ranks** that the target can have: from the
+first (1 for the best) to the last of the items with its score; they are equal without ties, and both infinite if the
+target was not found. With one relevant item recall@k is also the hit ratio, and the ideal DCG is 1.
 
 The metric of a tie is its mean over all orders of the tied items, as in scikit-learn's `ndcg_score`: a system that
 gives `n` items the same score has recall@k of `min(1, k / n)`, whatever the order of the items.
@@ -189,9 +189,9 @@ def ranks_from_scores(scores: np.ndarray, targets: np.ndarray) -> FloatArray:
 
 
 def rank_in_list(item_ids: Sequence[str], scores: Sequence[float], target: str) -> RankSpan:
-    """Rank the target in one answer; infinite if the answer does not hold it.
+    """Rank the target in one answer; infinite if the answer does not contain it.
 
-    Of a tie that goes on behind the end of the answer only the part in the answer is seen.
+    Of a tie that continues past the end of the answer only the part in the answer is seen.
 
     Args:
         item_ids (`Sequence[str]`): The answer, best first.
@@ -210,13 +210,13 @@ def rank_in_list(item_ids: Sequence[str], scores: Sequence[float], target: str) 
     """
     if len(set(item_ids)) < len(item_ids):
         twice = next(item for position, item in enumerate(item_ids) if item in item_ids[:position])
-        raise DataError(f"An answer holds the item {twice!r} twice; a system must return each item once.")
+        raise DataError(f"An answer contains the item {twice!r} twice; a system must return each item once.")
     values = np.asarray(scores, dtype=np.float64)
     # Written so that NaN, which compares false with everything, fails too.
     if not (values[:-1] >= values[1:]).all() or np.isnan(values).any():
         raise DataError(
-            f"The scores of an answer are not in falling order: {[float(value) for value in values[:10]]}; a system "
-            "must return the best item first."
+            f"The scores of an answer are not in descending order: {[float(value) for value in values[:10]]}; a "
+            "system must return the best item first."
         )
     if target not in item_ids:
         return NOT_FOUND
@@ -295,7 +295,7 @@ def _resample_means(table: FloatArray, seed: int, num_samples: int) -> FloatArra
     """Draw `num_samples` resamples of the rows and return their means, `(num_samples, num_columns)`."""
     num_cases = len(table)
     if num_cases == 0:
-        raise DataError("A bootstrap needs at least one case, got 0; evaluate a part that holds cases.")
+        raise DataError("A bootstrap needs at least one case, got 0; evaluate a part with cases.")
     if num_samples < 1:
         raise ConfigurationError(f"`num_samples` is {num_samples}; a bootstrap needs at least 1.")
     generator = np.random.default_rng(seed)

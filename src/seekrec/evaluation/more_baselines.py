@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a sceptic would put into the table beside the usual baselines, each by its name in the settings.
+"""Stronger baselines, chosen by name in the settings.
 
-- `query_log`: what was clicked for the query and its words in training, alone and times SASRec;
+- `query_log`: clicks for the query and its words in training, alone and times SASRec;
 - `rank_fusion`: BM25 and dense text by reciprocal ranks, alone and times SASRec;
 - `item_knn`: items that the same users acted on, anywhere in their histories or close together (sequential item-kNN,
-  see [`NeighborTables`]), each alone and times SASRec; the two above are also weighted by them;
+  see [`NeighborTables`]), each alone and times SASRec; the two above are also multiplied by them;
 - `sampled_sasrec`: a SASRec that is trained by a sampled softmax, on another schedule;
-- `query_group`: the items that a synthetic query was made for, times SASRec. Not a baseline but a ceiling: it is told
+- `query_group`: the items that a synthetic query was made for, times SASRec. Not a baseline but a ceiling: it is given
   what a search engine has to find out;
-- `negative_draws`: systems less how often an item is drawn as a negative, for the protocol `bm25`. Not a baseline
-  either: what it gains, the sampling gives away.
+- `negative_draws`: a system's score minus how often the item is drawn as a negative, for the protocol `bm25`. Not a
+  baseline either: it measures what the sampling of negatives gives away.
 
-Whatever is chosen, is chosen on validation, for each protocol of the test by itself.
+Every choice is made on validation, separately for each protocol of the test.
 """
 
 from __future__ import annotations
@@ -76,13 +76,18 @@ class QueryLogScorer:
 class RankFusion:
     """Several systems by reciprocal ranks (Cormack et al., SIGIR 2009): the sum of `1 / (60 + rank)`.
 
-    Tied items share their mean rank. A list holds the best `depth` items and those that tie with the last of them; one
-    that a text scorer gives 0, or any system minus infinity, is not in its list.
+        Tied items share their mean rank. A list contains the best `depth` items and those that tie with the last of them;
+        one that a text scorer gives 0, or any system minus infinity, is not in its list.
 
     Args:
-        systems (`Mapping[str, Scorer]`): Systems by name; requests must be of a behavior that all answer.
-        lists_all (`Collection[str]`): Those whose list may hold items of any score.
-        depth (`int`): Length of a list.
+            systems (`Mapping[str, Scorer]`): Systems by name; requests must be of a behavior that all answer.
+    <<<<<<< HEAD:src/seekrec/evaluation/more_baselines.py
+            lists_all (`Collection[str]`): Those whose list may contain items of any score.
+    =======
+            lists_all (`Collection[str]`): Those whose list may contain items of any score.
+            constant (`float`): What is added to each rank.
+    >>>>>>> 99e10c890e4b74498d04d79899f0a6bb19fc13bc:src/seekrec/evaluation/rivals.py
+            depth (`int`): Length of a list.
     """
 
     def __init__(
@@ -169,7 +174,7 @@ def more_baseline_systems(
             texts = {f"query log, smoothing {one}": QueryLogScorer(query_log.smoothed(one)) for one in _SMOOTHINGS}
             add("query log", texts["query log, smoothing 1.0"], texts)
         else:
-            logger.info("No search of training led to an item: there is no query log.")
+            logger.info("No training search led to an item: there is no query log.")
     if "rank_fusion" in names:
         both = {name: baselines[name] for name in ("BM25", "dense text")}
         add("BM25 + dense by rank", RankFusion(both, lists_all=("dense text",)))

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mutual information of vectors with an answer of two values, by MINE (Belghazi et al., ICML 2018).
+"""Mutual information of vectors and a binary label, by MINE (Belghazi et al., ICML 2018).
 
 A small network f learns to raise the bound of Donsker and Varadhan (GenSR, equation 13):
 
     I(X; Y) >= E[f(x, y)] - log E[exp f(x, y')]
 
-where y' is drawn without a look at x. Whatever f is, the bound holds on cases that f did not learn from, up to what
-their number leaves open: so f is learned on one half of the cases and the other half is measured, and the other way.
+where y' is drawn independently of x. For any f, the bound holds on cases that f was not trained on, up to sampling
+error: so f is trained on one half of the cases and evaluated on the other, and the other way round.
 """
 
 from __future__ import annotations
@@ -78,10 +78,10 @@ def mutual_information(
     numbers, group = np.unique(np.asarray(groups), return_inverse=True)
     if len(numbers) < 8:
         raise DataError(
-            f"Mutual information needs 8 groups of cases to learn from and to measure; got {len(numbers)}."
+            f"Mutual information needs at least 8 groups of cases to train and evaluate on; got {len(numbers)}."
         )
     if not set(y.unique().tolist()) <= {0, 1}:
-        raise DataError(f"`answers` holds {y.unique().tolist()[:5]}; give 0 or 1 for each case.")
+        raise DataError(f"`answers` contains {y.unique().tolist()[:5]}; give 0 or 1 for each case.")
     x = (x - x.mean(0)) / x.std(0).clamp_min(1e-6)
     share = torch.bincount(y, minlength=2).float() / len(y)
     parts = np.random.default_rng(seed).permutation(len(numbers)) % 8  # four to measure, one to stop, three to learn

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cases of a log in partitions: those that the log has in memory, built a block of a partition at a time."""
+"""Build the cases of a partitioned log, a block of a partition at a time; they equal those of the log in memory."""
 
 from __future__ import annotations
 

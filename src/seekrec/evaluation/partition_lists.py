@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures of the lists of a log in partitions: lists are asked for a partition at a time, and measured together."""
+"""Measures of lists for a partitioned log: lists are computed a partition at a time, and measured together."""
 
 from __future__ import annotations
 
@@ -97,7 +97,9 @@ def measure_partitions(
         DataError: If `counts` is missing.
     """
     if cases.counts is None:
-        raise DataError("Measures of lists need `counts`, which one partition does not know; pass them.")
+        raise DataError(
+            "Measures of lists need `counts` over the whole log, which one partition does not have; pass them."
+        )
     protocol = "full" if cases.periods is None else "full, available"
     list_partition = ListPartition(cases, dict(systems), tuple(behaviors), query_log)
     groups = []

@@ -3,9 +3,8 @@
 
 Partitions are ranked one after the other, or by several processes, on this machine or a Ray cluster.
 
-Nothing but the ranks and the users of the cases is kept, and they are put in the order of users in which a log in
-memory has them. So means and intervals are those of [`evaluate_systems`] to the last digit, unless a system's scores
-depend on what is asked together.
+Only the ranks and users of the cases are kept, sorted by user as in a log in memory. So means and intervals equal
+those of [`evaluate_systems`] to the last digit, unless a system's scores depend on how requests are batched.
 """
 
 from __future__ import annotations
@@ -173,16 +172,18 @@ def evaluate_partitions(
 
     Raises:
         ConfigurationError: If a system is neither a scorer nor a retriever.
-        DataError: If the part holds no case of any of the behaviors, `counts` is missing, or an answer breaks the
+        DataError: If the part contains no case of any of the behaviors, `counts` is missing, or an answer breaks the
             rules.
     """
     split, part = cases.split, cases.part
     for name, system in systems.items():
         check_system(system, name)
     if cases.counts is None and {"popularity", "bm25"} & set(protocols):
-        raise DataError("Negatives by popularity need `counts`, which one partition does not know; pass them.")
+        raise DataError(
+            "Negatives by popularity need `counts` over the whole log, which one partition does not have; pass them."
+        )
     if not any(split.counts.num_cases[part].get(behavior, 0) for behavior in behaviors):
-        raise DataError(f"The {part} part of {split.log.name!r} holds no case of {' or '.join(behaviors)}.")
+        raise DataError(f"The {part} part of {split.log.name!r} contains no case of {' or '.join(behaviors)}.")
     rank_partition = RankPartition(
         cases, dict(systems), tuple(behaviors), tuple(protocols), top_k, show_progress and engine == "local"
     )

@@ -254,7 +254,7 @@ def build_cases(
 
     Args:
         split (`Split`): Where the cases come from.
-        id_map ([`IdMap`]): Items of the catalogue; must hold every target.
+        id_map ([`IdMap`]): Items of the catalogue; must contain every target.
         part (`str`): `"validation"` or `"test"`.
         behavior (`str`): `"recommendation"` or `"search"`.
         protocol (`str`): `"full"`, or the kind of sampled negatives: `"uniform"`, `"popularity"`, `"bm25"`.
@@ -276,8 +276,8 @@ def build_cases(
 
     Raises:
         ConfigurationError: If an argument is not one of its choices.
-        DataError: If the part holds no case of the behavior.
-        UnknownItemError: If the catalogue does not hold a target.
+        DataError: If the part contains no case of the behavior.
+        UnknownItemError: If the catalogue does not contain a target.
     """
     check_choice("part", part, SPLIT_PARTS)
     check_choice("behavior", behavior, BEHAVIORS)
@@ -287,17 +287,19 @@ def build_cases(
     target_ids = split.targets(part, behavior)
     if not target_ids:
         raise DataError(
-            f"The {part} part of {split.log.name!r} holds no case of behavior {behavior!r}; evaluate another "
-            "behavior, or synthesise searches before splitting."
+            f"The {part} part of {split.log.name!r} contains no case of behavior {behavior!r}; evaluate another "
+            "behavior, or add synthetic searches before splitting."
         )
     if periods is not None:
         if protocol != "full":
-            raise ConfigurationError(f"`periods` with the protocol {protocol!r}: it rules out items in full ranking.")
+            raise ConfigurationError(
+                f"`periods` is given with the protocol {protocol!r}, but applies to full rankings only; leave it out."
+            )
     case_numbers = np.arange(len(target_ids), dtype=np.int64) if chosen is None else chosen
     if only_targets is not None:
         case_numbers = case_numbers[[item_id in only_targets for item_id in target_ids]]
         if not len(case_numbers):
-            raise DataError(f"No {part} case of behavior {behavior!r} looks for one of `only_targets`.")
+            raise DataError(f"No {part} case of behavior {behavior!r} has a target in `only_targets`.")
     if max_cases is not None and max_cases < len(case_numbers):
         generator = np.random.default_rng(seed)
         case_numbers = np.sort(generator.choice(case_numbers, size=max_cases, replace=False))
@@ -346,8 +348,8 @@ def _leave_out_short(
     drawn = np.array([len(items) > 0 for items in negatives], dtype=bool)
     if not drawn.any():
         raise DataError(
-            f"`num_negatives` is {num_negatives}, but no {part} case of log {split.log.name!r} has so many items left "
-            "that its user did not act on; lower it, or rank the whole catalogue."
+            f"`num_negatives` is {num_negatives}, but no {part} case of log {split.log.name!r} has that many items "
+            "left that its user did not act on; lower it, or rank the whole catalogue."
         )
     if not drawn.all():
         logger.warning(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Baselines that have learned from more events than those they were tuned on, by what was chosen there."""
+"""Baselines retrained on more events, with the choices made when they were tuned."""
 
 from __future__ import annotations
 

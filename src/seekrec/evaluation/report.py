@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Result rows: what was measured and on what, as JSON, as a printed table, and compared pair by pair.
+"""Result rows: written as JSON, printed as a table, and compared in pairs.
 
-A number says nothing without its data set, protocol and split: a [`ResultRow`] carries them all, and `compare` refuses
-rows that were not measured on the same cases.
+A number means nothing without its data set, protocol and split: a [`ResultRow`] contains them all, and `compare`
+refuses rows that were not measured on the same cases.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def read_results(path: str | Path) -> list[ResultRow]:
         `list[ResultRow]`: The rows in the order written.
 
     Raises:
-        DataError: If the file does not hold results of this version, or the ranks are missing or of another run.
+        DataError: If the file does not contain results of this version, or the ranks are missing or of another run.
     """
     source = Path(path)
     try:
@@ -260,7 +260,7 @@ def compare(
 def format_table(rows: Sequence[ResultRow], *, metrics: Sequence[str] = TABLE_METRICS) -> str:
     """Lay out rows as text: a section for each setting, a line for each system, the best value of a column starred.
 
-    The 95% interval of `ndcg@10` stands beside it. A metric that a row does not have is shown as `-`. Where rows say
+    The 95% interval of `ndcg@10` stands next to it. A metric that a row does not have is shown as `-`. Where rows say
     that they are baselines, the strongest is named below; where they have measures of their lists, these follow.
 
     Args:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text search reweighted by a recommender: the cheap baseline that a sceptic of joint models would pick.
+"""Text search reweighted by a recommender: a cheap and strong baseline for joint models.
 
-Everything that could make it stronger is chosen on validation: the text scorer, how the two scores are combined, and
-the weight. With `p` the recommender's softmax over all items, and `max` a request's highest text score:
+Every choice is made on validation: the text scorer, how the two scores are combined, and the weight. With `p` the
+recommender's softmax over all items, and `max` a request's highest text score:
 
 - `sum`: `text + weight * log p`
 - `product`: `(text / max + 0.001) * p ** weight`, ordered by its logarithm. The small constant lets the recommender
@@ -96,7 +96,7 @@ class ReweightedText:
     ) -> ReweightedText:
         """Choose text scorer, form and weight by NDCG@10 of validation cases; the first best of the grid wins.
 
-        Each protocol gets its own choice, as each is another question: among negatives that BM25 holds best, what BM25
+        Each protocol gets its own choice, as each is another question: among negatives that BM25 ranks best, what BM25
         says counts less.
 
         Args:
@@ -107,8 +107,8 @@ class ReweightedText:
             show_progress (`bool`): Show a progress bar.
 
         Returns:
-            `ReweightedText`: This object; `details` holds the choice, its validation result, and the grid's best by
-                text scorer and form. `by_protocol` holds a system for each protocol.
+            `ReweightedText`: This object; `details` contains the choice, its validation result, and the grid's best by
+                text scorer and form. `by_protocol` contains a system for each protocol.
         """
         first = next(iter(cases.values()))
         grid = [(text, form, weight) for text in self.texts for form in forms for weight in weights]
@@ -167,7 +167,8 @@ class ReweightedText:
         scores = np.asarray(self.texts[name].score_all(requests), dtype=np.float32)
         if not np.isfinite(scores).all():
             raise DataError(
-                f"Text scorer {name!r} returned a score that is not finite; scores are combined, so all must be."
+                f"Text scorer {name!r} returned a score that is not finite; scores are combined, so all must be "
+                "finite."
             )
         return scores
 

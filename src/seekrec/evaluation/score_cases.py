@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a model and views say of the items of cases, for weights to be learned from."""
+"""Collect the scores of a model and its views for the items of cases, to learn weights from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from seekrec.models.views import NUM_VIEWED, AddedScores, CatalogViews, ViewedMo
 from seekrec.schema import BEHAVIORS
 
 _BATCH_SIZE = 32
-# So many of the items that neither the model nor a view holds best stand for all of these, in each case.
+# So many of the items that neither the model nor a view ranks best stand for all of these, in each case.
 _NUM_DRAWN = 300
 
 
@@ -29,7 +29,7 @@ def score_cases(
     by: Literal["all", "views", "views then model"] = "all",
     draws: bool = True,
 ) -> ScoredCases:
-    """Score what model and views hold best of each case, and its target.
+    """Score what model and views rank best of each case, and its target.
 
     Args:
         model ([`ViewedModel`]): The model.

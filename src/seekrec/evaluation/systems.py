@@ -50,7 +50,7 @@ class ModelRetriever:
         if batch_size < 1:
             raise ConfigurationError(f"`batch_size` is {batch_size}; use at least 1.")
         if candidate_scoring == "beams" and num_beams is None:
-            raise ConfigurationError("`candidate_scoring` is 'beams' and `num_beams` is None; set their number.")
+            raise ConfigurationError("`candidate_scoring` is 'beams' but `num_beams` is None; set it.")
         self.model = model
         self.processor = processor
         self.batch_size = batch_size

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluate several systems on the same cases of several behaviors and protocols, which share the time."""
+"""Evaluate several systems on the same cases, for several behaviors and protocols, within a time limit."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def evaluate_systems(
 ) -> list[ResultRow]:
     """Evaluate several systems on the same cases.
 
-    A system is skipped on a behavior that it does not answer; so is a behavior that the part holds no case of.
+    A system is skipped on a behavior that it does not answer; so is a behavior that the part contains no case of.
 
     Args:
         systems (`Mapping[str, Scorer | Retriever]`): By their names in reports.
@@ -63,14 +63,14 @@ def evaluate_systems(
 
     Raises:
         ConfigurationError: As in [`evaluate_system`].
-        DataError: If the part holds no case of any of the behaviors, or an answer breaks the rules.
+        DataError: If the part contains no case of any of the behaviors, or an answer breaks the rules.
     """
     for name, system in systems.items():
         check_system(system, name)
     asked = [behavior for behavior in behaviors if split.targets(part, behavior)]
     if not asked:
         raise DataError(
-            f"The {part} part of {split.log.name!r} holds no case of {' or '.join(behaviors)}; check the split, or "
+            f"The {part} part of {split.log.name!r} contains no case of {' or '.join(behaviors)}; check the split, or "
             "ask for other behaviors."
         )
     rows: list[ResultRow] = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The validation cases that baselines are tuned on: built and ranked as those of the test are."""
+"""The validation cases that baselines are tuned on, built and ranked like those of the test."""
 
 from __future__ import annotations
 

@@ -64,8 +64,8 @@ class ValidationRanking:
         ]
         if not self._asked:
             raise DataError(
-                f"The validation part of {split.log.name!r} holds no case of {' or '.join(behaviors)}, so no model "
-                "can be chosen by it; split the log otherwise."
+                f"The validation part of {split.log.name!r} contains no case of {' or '.join(behaviors)}, so it "
+                "cannot select a model; split the log differently."
             )
         # Sampling negatives for all cases takes longer than ranking some of them, so it is done once.
         self._cases: list[EvaluationCases] = []

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ways in which words of items may be weighed, of which validation chooses one beside the weights of views.
+"""The options for weighting words of items, of which validation chooses one along with the weights of views.
 
-All ways are scored beside each other in one pass over cases, and what is chosen comes of these scores.
+All options are scored in one pass over the cases, and the choice is made from these scores.
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The weights of what is added to a model's scores, learned from validation cases.
+"""Learn the weights of the views that are added to a model's scores, from validation cases.
 
-What the views know was made from training events alone, so validation is new to them as the test is. The items looked
-at for a case are its target, those that the model, or one of the views, holds among the best of the catalogue, and
-some of the others, which stand for all of them.
+The views are built from training events alone, so validation is as new to them as the test. The items scored for a
+case are its target, the top items of the model and of each view, and a sample of the rest, which represents all of
+them.
 
-Where views find the items that a model then orders, they are weighed among each other first, so that they find the
-targets; then their sum is weighed beside the model, among the items found. Both together are one weight for each view.
+Where views retrieve the items that a model then orders, their relative weights are learned first, so that they find
+the targets; then their sum is weighted against the model, among the retrieved items. The two combine into one weight
+per view.
 
-What items without an event get is weighed last, on cases where a tenth of the items is taken for new, so that nothing
-is known of them but by items like them.
+The weight of `new` is learned last, on cases where a tenth of the items is treated as new: known only through similar
+items.
 """
 
 from __future__ import annotations
@@ -73,12 +74,13 @@ def choose_view_weights(
 ) -> dict[Behavior, dict[str, float]]:
     """Give a model views, with weights learned from its validation cases.
 
-    First, on a sample of the cases, how words are weighed: of `LEXICAL_CHOICES` the way that is best beside the model
-    alone. Then, task by task, the weights of all views ([`choose_weights`]): those at which the targets of the sample
-    are likeliest, moved to where NDCG@10 of all cases is best, and none where NDCG@10 gets no better by them. Of a
-    model that answers what views find (`finds_by_views`) no task is left without: where there is no case, all count
-    alike. Then the weight of being `new`, at which targets that are taken for new are as likely as others. Words that
-    no search of training had (`unsearched`) count as they are, unless the cases that ask for some speak against it.
+    First, on a sample of the cases, how words are weighed: of `LEXICAL_CHOICES` the way that is best alongside the
+    model alone. Then, task by task, the weights of all views ([`choose_weights`]): those at which the targets of the
+    sample are likeliest, moved to where NDCG@10 of all cases is best, and none where NDCG@10 gets no better by them.
+    Of a model that answers what views find (`finds_by_views`) no task is left without: where there is no case, all
+    count alike. Then the weight of being `new`, at which targets that are taken for new are as likely as others. Words
+    that no search of training had (`unsearched`) count as they are, unless the cases that ask for some speak against
+    it.
 
     Args:
         model ([`ViewedModel`]): Trained; gets `views`, and the weights in `config.view_weights`.
@@ -120,8 +122,8 @@ def choose_view_weights(
     for behavior, own_names in names.items():
         if model.finds_by_views and not own_names:
             raise ConfigurationError(
-                f"Views shall find items (`retrieve_by` is 'views'), and there is none for {behavior}; train a "
-                "SASRec, or retrieve in another way."
+                f"`retrieve_by` is 'views', but there is no view for {behavior}; train a SASRec, or choose another "
+                "`retrieve_by`."
             )
     few = {task: _sample(own, seed) for task, own in cases.items()}
     lines, likely, views = _choose_words(model, processor, cases, few, choices, names)
@@ -130,7 +132,7 @@ def choose_view_weights(
     for behavior in ordered:
         if behavior not in cases:
             if model.finds_by_views:
-                logger.warning("No validation case of a %s is used: the views that find items count alike.", behavior)
+                logger.warning("No usable %s validation example: retrieval views get equal weights.", behavior)
                 chosen[behavior] = dict.fromkeys(names[behavior], LEAST_WEIGHT)
             if behavior == SEARCH and views.unsearched is not None:
                 chosen.setdefault(behavior, {})["unsearched"] = 1.0
@@ -208,7 +210,7 @@ def _choose_words(
 
 
 def _found_with_words(line: ScoredCases, names: Sequence[str], model: ViewedModel) -> float:
-    """Return NDCG@10 of searches with words weighed in one way, beside the model or the views that find items."""
+    """Return NDCG@10 of searches with words weighed in one way, alongside the model or the views that find items."""
     if model.finds_by_views:
         return float(line.values(likely_weights(line, names, unit=model.score_unit)).mean())
     return max(float(line.values({"lexical": weight}).mean()) for weight in _WORD_WEIGHTS)
@@ -221,7 +223,7 @@ def _weigh_beside(
     views: Views,
     weights: Mapping[str, float],
 ) -> tuple[dict[str, float], float, float]:
-    """Weigh the sum of views that find the items beside the model, among the items found.
+    """Weigh the sum of views that find the items alongside the model, among the items found.
 
     Returns:
         `tuple`: The weights of views, and NDCG@10 of the cases by the model alone and by the sum, both of what the
@@ -248,7 +250,7 @@ def _weigh_new(
     weights: Mapping[str, float],
     seed: int,
 ) -> float:
-    """Return the weight of being new beside those of views; 0 where it costs much, or nothing speaks for new items.
+    """Return the weight of `new`, given those of the other views; 0 if it costs much, or nothing supports new items.
 
     New items are taken to be looked for as often as others. So the items are dealt into groups, in the order of how
     many cases look for them; for each part of the cases another group is taken for new, and the cases are dealt so

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Count the leaks of a split: where a question or training reveals the answer.
+"""Count the leaks of a split: answers revealed by a question or by training.
 
-The counts come from the arrays of the finished split, not from the rules that built it, so they check the builder too.
+The counts come from the arrays of the finished split, not from the rules that built it, so they also check the
+builder.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ class PartAudit:
     Args:
         part (`str`): `"validation"`, `"test"` or `"training"`.
         num_targets (`int`): Number of targets examined.
-        in_own_history (`int`): The target's item stands in its own history.
+        in_own_history (`int`): The target's item is in its own history.
         pair_trained (`int`): Training uses the target's (user, item) pair, as a target or in a history of either task.
         pair_trained_in_other_task (`int`): Of these, those that training uses as an event of the other behavior.
-        history_not_before (`int`): The history holds an event at or after the target's timestamp.
+        history_not_before (`int`): The history contains an event at or after the target's timestamp.
         training_not_before (`int`): Training uses an event of the same user at or after the target's timestamp.
 
     The two counts of trained pairs and the last one do not apply to `training` and are 0 there.
@@ -134,8 +135,8 @@ class AuditReport:
             if getattr(part, name)
         ]
         raise LeakageError(
-            f"The split of log {self.log_name!r} (method {self.method!r}, protocol {self.protocol!r}) reveals its "
-            f"answers: {', '.join(found)}. Build it with split_log(protocol='strict') and leave its rows as they are."
+            f"The split of log {self.log_name!r} (method {self.method!r}, protocol {self.protocol!r}) leaks answers: "
+            f"{', '.join(found)}. Build it with split_log(protocol='strict') and do not change its rows."
         )
 
     def describe(self) -> str:
@@ -228,7 +229,7 @@ def longest_histories(split: Split, targets: np.ndarray) -> np.ndarray:
 
 
 def _in_blocks(targets: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
-    """Cut targets into runs whose histories hold about `MAX_TRAINING_HISTORY_ROWS` rows at most."""
+    """Cut targets into runs whose histories contain about `MAX_TRAINING_HISTORY_ROWS` rows at most."""
     block = (np.cumsum(lengths) - lengths) // MAX_TRAINING_HISTORY_ROWS
     return np.split(targets, np.flatnonzero(np.diff(block)) + 1) if len(targets) else []
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The column stores of a split: the held-out questions, and the histories of the training targets."""
+"""Columnar storage of a split: the held-out questions, and the histories of the training targets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from seekrec.util.ragged import Ragged
 
 @dataclass(frozen=True, eq=False)
 class Cases:
-    """Held-out questions with their answers; every column has one entry a case.
+    """Held-out questions with their answers; every column has one entry per case.
 
     Args:
         user_id (`list[str]`): User of each case.
@@ -61,11 +61,11 @@ class Cases:
         if self.histories.offsets[-1] != len(self.histories.values):
             raise DataError(
                 f"The offsets of `histories` end at {self.histories.offsets[-1]}, its values are "
-                f"{len(self.histories.values)}; the last offset must be their number."
+                f"{len(self.histories.values)}; the last offset must equal the number of values."
             )
         if len(set(lengths.values())) > 1:
             found = ", ".join(f"`{name}` {length}" for name, length in lengths.items())
-            raise DataError(f"The columns of `Cases` differ in length ({found}); give one entry a case in each.")
+            raise DataError(f"The columns of `Cases` differ in length ({found}); give one entry per case in each.")
 
     def __len__(self) -> int:
         return len(self.item_id)
@@ -164,7 +164,7 @@ def build_requests(log: EventLog, cases: Cases, numbers: np.ndarray, max_history
     if max_history is not None:
         starts = np.maximum(starts, ends - max_history)
     ranges = list(zip(starts.tolist(), ends.tolist(), strict=True))
-    # Marked, not sorted: the histories of a user with many events hold each of them many times.
+    # Marked, not sorted: the histories of a user with many events contain each of them many times.
     is_used = np.zeros(log.num_events, dtype=bool)
     for start, end in ranges:
         is_used[cases.histories.values[start:end]] = True

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks shared by the log and the readers: which rows break which rule, and what happens then.
+"""Checks shared by the log and the readers: find the rows that break a rule, and raise or drop them.
 
 A finding is a rule and the rows that break it. [`EventLog`] allows none; a reader drops the rows it finds, with a
 warning, as long as they are at most `max_refused` of the table. Everything works on whole columns.
@@ -61,7 +61,8 @@ def conform(
     missing = [name for name in required if name not in names]
     if missing:
         raise DataError(
-            f"`{what}` has no column {missing[0]!r}, only {', '.join(names) or 'none'}. Rename the one that holds it."
+            f"`{what}` has no column {missing[0]!r}, only {', '.join(names) or 'none'}. Rename the column that "
+            "contains it."
         )
     if table.num_rows == 0:
         raise DataError(f"`{what}` is empty; a log needs at least one row of it.")

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Items without training events, and the test cases whose target they are.
+"""Cold items: those without training events, and the test cases whose target they are.
 
-Two kinds, which differ in what training saw:
+There are two kinds:
 
-- **Untrained items** of a log as it is: no training event acts on them. Their text was there when identifiers and
-  vectors were learnt. Many logs have some; evaluating them needs no extra training.
-- **Held-out items**: with [`hold_out_items`] they and all their events leave the log before anything is trained. What
-  is trained on the rest then gets them by `add_items`, and is asked the test questions of the whole log that look for
-  them. All that was trained on a user is earlier than the user's question, as in the split of the whole log.
+- **Untrained items** of the log: no training event acts on them, but their text was available when identifiers and
+  vectors were learned. Many logs have some; evaluating them needs no extra training.
+- **Held-out items**: [`hold_out_items`] removes them and all their events from the log before training. They are then
+  added to the trained model by `add_items`, and it is evaluated on the test questions of the whole log whose target
+  they are. All training events of a user are earlier than the user's question, as in the split of the whole log.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ def draw_items(asked: Sequence[str], num_items: int, *, seed: int, name: str) ->
     """
     if not 1 <= num_items <= len(asked):
         raise ConfigurationError(
-            f"`num_cold_items` is {num_items}, and the test part of {name!r} looks for {len(asked)} different items "
-            f"with text; choose from 1 to {len(asked)}, or 0 to hold out none."
+            f"`num_cold_items` is {num_items}, but the test part of {name!r} has {len(asked)} different targets with "
+            f"text; choose 1 to {len(asked)}, or 0 to hold out none."
         )
     chosen = np.random.default_rng(seed).choice(len(asked), size=num_items, replace=False)
     return {asked[number] for number in chosen.tolist()}

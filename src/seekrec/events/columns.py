@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Events as arrays of numbers, as models read them from a log or from requests.
+"""Convert events to arrays of numbers for models, from a log or from requests.
 
-A log and the histories of requests come through the same class, so a model is asked as it was taught. Who did what
-when in a whole log, in order, stands in `timeline.py`.
+A log and the histories of requests use the same class, so inference matches training. The event order of a whole log
+is in `timeline.py`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SESSION_IDS: tuple[SessionIds, ...] = ("page_view", "visit")
 
 @dataclass(frozen=True, eq=False)
 class EventColumns:
-    """The columns of events, one entry an event.
+    """The columns of events, one entry per event.
 
     Args:
         item (`np.ndarray`): int64 row of the catalogue, -1 where the event has no item.
@@ -162,7 +162,7 @@ class RequestColumns:
         requests (`Sequence[Request]`): The requests.
         event_list (`list[Event]`): The events of all histories, one history after the other.
         events ([`EventColumns`]): Their columns.
-        histories (`Ragged`): Event numbers, a row a request, oldest first.
+        histories (`Ragged`): Event numbers, a row per request, oldest first.
         behavior_ids (`np.ndarray`): int64 numbers into `BEHAVIORS`, one a request: whether it has a query.
     """
 
@@ -227,7 +227,7 @@ class RequestColumns:
 def history_rows(requests: Sequence[Request], id_map: IdMap) -> Ragged:
     """Return the items that the users of the requests acted on, oldest first.
 
-    Searches without a click, items that were only shown and items that the catalogue does not hold are left out.
+    Searches without a click, items that were only shown and items that the catalogue does not contain are left out.
 
     Args:
         requests (`Sequence[Request]`): The requests.

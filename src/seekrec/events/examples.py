@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A few users' histories in a JSON file, for demonstrations."""
+"""Save and load a few users' histories as JSON, for demonstrations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NUM_USERS = 20
 def write_examples(path: str | Path, requests: Iterable[Request]) -> None:
     """Write the histories of the first users among some requests.
 
-    The file holds what users did: keep it beside a model, not inside one that is published.
+    The file contains what users did: keep it alongside a model, not inside one that is published.
 
     Args:
         path (`str` or `Path`): File to write.
@@ -42,12 +42,12 @@ def read_examples(path: str | Path) -> dict[str, list[Event]]:
         `dict[str, list[Event]]`: The history of each user, oldest first.
 
     Raises:
-        DataError: If the file is missing, is not such a file or holds no user.
+        DataError: If the file is missing, is not such a file or contains no user.
     """
     source = Path(path)
     if not source.is_file():
         raise DataError(
-            f"{source} does not exist; a recipe writes it beside the folder of the model. Pass --examples FILE."
+            f"{source} does not exist; recipes write it next to the folder of the model. Pass --examples FILE."
         )
     try:
         content = json.loads(source.read_text(encoding="utf-8"))
@@ -55,7 +55,7 @@ def read_examples(path: str | Path) -> dict[str, list[Event]]:
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
         raise DataError(f"{source} is not a file of examples ({error}); write one with write_examples.") from error
     if not histories:
-        raise DataError(f"{source} holds no user; write one with requests that have a `user_id`.")
+        raise DataError(f"{source} contains no users; write it from requests that have a `user_id`.")
     return histories
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which interactions of a log are held out, and which events are left to train on: the rules are in `splits.py`."""
+"""Choose the interactions of a log to hold out, and the remaining training events, by the rules in `splits.py`."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def check_held_out(num_questions: int, most: int, protocol: Protocol) -> None:
         )
     raise DataError(
         f"No user of the log has {MIN_INTERACTIONS} distinct interactions (the most is {most}), "
-        "so nothing can be held out; leave-one-out needs one for training, one for validation, one for the test."
+        "so nothing can be held out; leave-one-out needs one each for training, validation and test."
     )
 
 
@@ -129,13 +129,13 @@ def find_held_out_days(name: str, days: np.ndarray | None, num_test_days: int) -
             f"Log {name!r} has order but no time, so it has no days to hold out; use method='leave_one_out'."
         )
     if not len(days):
-        raise DataError(f"Log {name!r} holds no interactions; there is nothing to hold out.")
+        raise DataError(f"Log {name!r} contains no interactions; there is nothing to hold out.")
     first_test_day = int(days[-1]) - num_test_days + 1
     num_days = int(days[-1] - days[0]) + 1
     if num_days < num_test_days + 2:
         raise DataError(
             f"The interactions of log {name!r} span {num_days} days; `num_test_days` {num_test_days} needs "
-            f"{num_test_days + 2}: one at least to learn from, one for validation, then the test. Lower "
+            f"{num_test_days + 2}: at least one for training, one for validation, then the test. Lower "
             "`num_test_days` or use method='leave_one_out'."
         )
     # The day before, unless nothing happened on it: shops close, and logs have gaps.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The event log: two Arrow tables, checked once, sorted by user and time, never changed afterwards."""
+"""The event log: two Arrow tables, checked once, sorted by user and time, and immutable."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class EventLog:
 
     Args:
         name (`str`): Name of the data set, for reports.
-        events (`pyarrow.Table`): One row an event. `user_id`, `timestamp` and `item_id` must be there.
-        items (`pyarrow.Table`): One row an item, ids distinct. `item_id` and `title` must be there.
+        events (`pyarrow.Table`): One row per event. `user_id`, `timestamp` and `item_id` must be there.
+        items (`pyarrow.Table`): One row per item, ids distinct. `item_id` and `title` must be there.
         has_time (`bool`): Whether timestamps are seconds. If not, they are positions in each user's sequence.
         query_source (`str`): `"none"` (no searches), `"logged"` (users typed them) or `"category"` (synthetic, from
             category paths: reports must say so).

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""BM25: items that share words with a text, for the baseline and for hard negatives.
+"""BM25 over the words of items, for the baseline and for hard negatives.
 
-Queries and items are split by the same [`~seekrec.util.text.split_words`]. What is read of an item is the caller's
-choice: the baseline reads category names too, hard negatives title and description without English stop words.
+Queries and items are split by the same [`~seekrec.util.text.split_words`]. The caller chooses the fields of an item:
+the baseline also reads category names, hard negatives use title and description without English stop words.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class WordIndex:
         """
         scores = self._index.scores
         shape = (len(scores["indptr"]) - 1, self._num_items)
-        # The index has an empty word beside those that occur.
+        # The index has an empty word in addition to those that occur.
         numbers = {word: number for word, number in self._index.vocab_dict.items() if number < shape[0]}
         keys, order = np.unique(hash_texts(pa.array(list(numbers), pa.string())), return_index=True)
         table = csr_array((scores["data"], scores["indices"], scores["indptr"]), shape=shape)

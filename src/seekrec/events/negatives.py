@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Items that a user did not act on, beside the target of a sampled evaluation.
+"""Sample items that a user did not act on, as negatives for a sampled evaluation.
 
-They are drawn once for each case, from a generator seeded by a hash of the seed and of what names the case: the same
-case gets the same negatives whatever else is asked, and in whatever order.
+They are drawn once for each case, from a generator seeded by a hash of the seed and the case's key: a case gets the
+same negatives whatever other cases there are, and in any order.
 """
 
 from __future__ import annotations

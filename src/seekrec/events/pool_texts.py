@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Texts that could have led to an item: what a query pool holds beside what users typed (IntSR, section 3.2).
+"""Texts that could lead to an item, for a query pool in addition to users' queries (IntSR, section 3.2).
 
-The pool has five kinds of queries. Two need what is not here: what users typed (`logged`), and a model that writes
+The pool has five kinds of queries. Two need external input: users' queries (`logged`), and a text generation model
 (`doc2query=MODEL`, `paraphrase=MODEL`; see [`~seekrec.corpora.pseudo_queries`]). The others come from the items alone:
 
 | kind of the paper | names of ours |
@@ -74,7 +74,7 @@ def pool_texts(items: pa.Table, kind: str) -> list[list[str]]:
         ConfigurationError: If the kind is another one.
     """
     if kind not in _MAKERS:
-        raise ConfigurationError(f"Items make no texts of the kind {kind!r} by themselves, only {', '.join(_MAKERS)}.")
+        raise ConfigurationError(f"Texts of the kind {kind!r} cannot be made from items, only {', '.join(_MAKERS)}.")
     return _MAKERS[kind](items)
 
 

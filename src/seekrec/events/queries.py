@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Searches for logs that have none: queries made from category paths, and two ways to put them into a log.
+"""Synthetic searches for logs without any: queries from category paths, and two ways to add them to a log.
 
 The queries are those of Ai et al., "Learning a Hierarchical Embedding Model for Personalized Product Search" (SIGIR
 2017), with two differences: there is no Krovetz stemmer, so words keep their endings, and no cut to the words that
@@ -57,7 +57,7 @@ def category_queries(items: pa.Table) -> list[list[str]]:
         `list[list[str]]`: The queries of each row; an empty list where there are none.
 
     Raises:
-        DataError: If a column `queries` holds anything else than lists of text, or a text that can be no query.
+        DataError: If a column `queries` contains anything else than lists of text, or a text that can be no query.
 
     Example:
     ```python
@@ -152,7 +152,7 @@ class ItemQueries:
         if log.query_source != "none":
             raise DataError(
                 f"Log {log.name!r} has searches already (`query_source` is {log.query_source!r}); use it as it is, or "
-                "leave its searches out first."
+                "remove its searches first."
             )
         queries = category_queries(log.items)
         counts = np.array([len(of_item) for of_item in queries], dtype=np.int64)
@@ -228,8 +228,8 @@ def add_searches(
     Args:
         events (`pyarrow.Table`): Events without searches.
         queries ([`ItemQueries`]): The queries of the log's items.
-        coin (`np.ndarray`): float64 from 0 to 1 for each act, drawn for acts alone: what was merely shown beside them
-            changes no draw.
+        coin (`np.ndarray`): float64 from 0 to 1 for each act, drawn for acts alone: what was merely shown together
+            with them changes no draw.
         choice (`np.ndarray`): The same, for the choice of a query.
         construction (`str`): See [`synthesize_searches`].
         search_fraction (`float`): See [`synthesize_searches`].
@@ -273,14 +273,14 @@ def _path_to_query(path: str) -> str | None:
 def _own_queries(items: pa.Table) -> list[list[str]]:
     column = items["queries"]
     if not is_list(column.type) or not is_text(column.type.value_type):
-        raise DataError(f"Column 'queries' of `items` has type {column.type}; it must hold lists of text.")
+        raise DataError(f"Column 'queries' of `items` has type {column.type}; it must contain lists of text.")
     queries = column.to_pylist()
     for row, of_item in enumerate(queries):
         for query in of_item or []:
             if not query or not query.strip() or len(query) > MAX_QUERY_CHARACTERS:
                 raise DataError(
-                    f"`items` row {row} (from 0): column 'queries' holds {query!r:.60}; a query has 1 to "
-                    f"{MAX_QUERY_CHARACTERS} characters, some of them visible. Leave it out."
+                    f"`items` row {row} (from 0): column 'queries' contains {query!r:.60}; a query has 1 to "
+                    f"{MAX_QUERY_CHARACTERS} characters, at least one of them visible. Leave it out."
                 )
     return [of_item or [] for of_item in queries]
 

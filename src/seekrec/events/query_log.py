@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was clicked for a query and for each of its words: the memory that every search engine has.
+"""Click counts by query and by query word.
 
-Queries and words are kept as hashes: whoever is given the table cannot read from it what people typed.
+Queries and words are stored as hashes, so the table does not reveal what people typed.
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ def _query_keys(words: Iterable[Sequence[str]]) -> _Hashes:
 
 
 def words_by_text(words: Sequence[Sequence[str]], *, repeated: bool = False) -> tuple[_Hashes, csr_array]:
-    """Find the distinct words of texts, and which texts hold each.
+    """Find the distinct words of texts, and which texts contain each.
 
     Args:
         words (`Sequence[Sequence[str]]`): The words of each text.
@@ -239,7 +239,7 @@ def _csr(values: np.ndarray, rows: np.ndarray, columns: np.ndarray, shape: tuple
 
 
 def find_keys(table: _Hashes, keys: _Hashes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Return where an ascending table holds each key (somewhere if it does not), and whether it does."""
+    """Return where an ascending table contains each key (somewhere if it does not), and whether it does."""
     if not len(table):
         return np.zeros(len(keys), np.int64), np.zeros(len(keys), np.bool_)
     places = np.minimum(np.searchsorted(table, keys), len(table) - 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which rows of a table cannot be used and why, counted over the whole table or over its parts one after the other."""
+"""Count the rows of a table that cannot be used, by reason, over the whole table or its parts in turn."""
 
 from __future__ import annotations
 

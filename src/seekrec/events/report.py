@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Summary of a log: what a person wants to see before anything is learned from it, and what a plan depends on.
+"""Summarise a log: what to look at before training, and the facts that a plan depends on.
 
-Everything is counted on whole columns. Nothing is removed: what looks odd (a bot, times without hours) is named.
+Everything is counted on whole columns. Nothing is removed: oddities (a bot, times without hours) are reported.
 """
 
 from __future__ import annotations

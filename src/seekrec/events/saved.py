@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of the folders that logs and splits are saved in."""
+"""Check the folders that logs and splits are saved in."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check_files(folder: Path, names: Sequence[str], what: str) -> None:
     for name in names:
         if not (folder / name).is_file():
             raise DataError(
-                f"{folder} holds no {name}: it is not a whole {what}, or saving it was interrupted; save it again."
+                f"{folder} contains no {name}: it is not a whole {what}, or saving it was interrupted; save it again."
             )
 
 
@@ -54,10 +54,10 @@ def refuse_damage(folder: Path, what: str) -> Iterator[None]:
         raise
     except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
         raise DataError(
-            f"{folder} holds a {what} with a damaged file ({type(error).__name__}: {error}); save it again."
+            f"{folder} contains a {what} with a damaged file ({type(error).__name__}: {error}); save it again."
         ) from error
     except pa.ArrowException as error:
-        raise DataError(f"{folder} holds a {what} with a damaged table ({error}); save it again.") from error
+        raise DataError(f"{folder} contains a {what} with a damaged table ({error}); save it again.") from error
 
 
 __all__ = ["check_files", "read_description", "refuse_damage"]

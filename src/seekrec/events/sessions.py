@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Find out whether the `session_id` of a log means page views or visits.
 
-A **page view** is one request: a list is shown, and the acts on it answer the same question. They must not see each
-other, or a model learns to copy. A **visit** is a run of steps, as in most public logs (Yoochoose, Diginetica,
-trivago): every step follows from those before, and a model that may not see them sees nothing.
+A **page view** is one request: a list is shown, and all acts on it answer the same question. They must not see each
+other, or a model learns to copy. A **visit** is a series of steps, as in most public logs (Yoochoose, Diginetica,
+trivago): each step depends on those before, and hiding these would leave a model nothing to see.
 
-The column does not say which of the two it holds, so [`guess_session_ids`] looks. Whoever knows better says so with
-the setting `session_ids`.
+The column does not say which of the two it is, so [`guess_session_ids`] guesses from the data. The setting
+`session_ids` overrides the guess.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class SessionGuess:
 
 
 def session_numbers(split: Split) -> np.ndarray:
-    """Number the sessions of the whole log, a user and a `session_id` each: int64, one entry an event, -1 for none."""
+    """Number the sessions of the whole log, each a user and a `session_id`: int64, one per event, -1 for none."""
     return number_sessions(split.log.events, split.timeline)
 
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Words of queries typed with one slip, read as the word that was meant.
+"""Correct single typing errors in words of queries.
 
-A word is known if training searched for it or an item has it. For one that is not known, all words one slip away are
-made (a letter left out, typed twice, swapped with the next, or another one in its place) and looked up: the one that
-was searched for most is taken. Known words stay, so nothing that training has read is read differently afterwards.
+A word is known if training searched for it or an item has it. For an unknown word, all words one error away (a letter
+missing, doubled, swapped with the next, or replaced) are generated and looked up, and the one searched for most is
+used. Known words are never changed, so the words of training are read the same afterwards.
 
-Known words are kept as hashes: whoever is given the table cannot read from it what people typed.
+Known words are stored as hashes, so the table does not reveal what people typed.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ class Spelling:
             keys = np.ascontiguousarray(arrays["keys"], np.int64).view(np.uint64)
             counts = [np.asarray(arrays[name], np.float32) for name in ("searches", "num_having")]
             letters, (num_items,) = map(chr, arrays["letters"].tolist()), arrays["num_items"].tolist()
-            # Older files hold the most frequent letters alone: they stay that.
+            # Older files contain the most frequent letters alone: they stay that.
             often = arrays.get("letter_counts", np.full(len(arrays["letters"]), 2**40))
             letter_counts = dict(zip(letters, often.tolist(), strict=True))
             if any(one.shape != keys.shape for one in counts) or (keys[1:] <= keys[:-1]).any():

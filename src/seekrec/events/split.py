@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A split log: the events that training may use and the held-out questions, and how they are saved."""
+"""A split log: the training events and the held-out questions, with saving and loading."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Split:
         protocol (`str`): `"strict"` or `"paper"`.
         seed (`int`): Seed of the choice of queries.
         train_rows (`np.ndarray`): int64 rows of `log.events` that training may use, as target or history, ascending.
-            With `"paper"` training histories may hold held-out rows besides: that is one of its leaks.
+            With `"paper"` training histories may contain held-out rows besides: that is one of its leaks.
         validation (`Cases`): Questions to choose a model by.
         test (`Cases`): Questions to report.
         num_test_days (`int`, *optional*): Days of the test with `"last_days"`, else `None`.
@@ -156,7 +156,7 @@ class Split:
 
         Args:
             max_history (`int`, *optional*): Keep the latest so many; `None` takes the split's own `max_history`.
-            max_of_kind (`Kinds`, *optional*): For two kinds of events (bool, one entry an event of the log), how many
+            max_of_kind (`Kinds`, *optional*): For two kinds of events (bool, one entry per event of the log), how many
                 latest to keep of each instead; none is kept of neither.
             target_rows (`np.ndarray`, *optional*):
                 int64 rows out of [`training_targets`]; `None` takes all that have an item.
@@ -173,7 +173,7 @@ class Split:
         targets = self.training_targets() if target_rows is None else np.asarray(target_rows, dtype=np.int64)
         if target_rows is not None and not (known := is_among(targets, self.train_rows)).all():
             raise DataError(
-                f"`target_rows` holds row {targets[~known][0]}, which training may not use; take rows from "
+                f"`target_rows` contains row {targets[~known][0]}, which training may not use; take rows from "
                 "Split.training_targets()."
             )
         order = self._paper_order if self.protocol == "paper" else None
@@ -317,8 +317,8 @@ class Split:
             if split.fingerprint != description["fingerprint"]:
                 raise DataError(
                     f"The split in {source} has fingerprint {split.fingerprint[:12]} with log {log.name!r}, but "
-                    f"{SPLIT_FILE} says {description['fingerprint'][:12]}; a file was changed or the log is another. "
-                    "Split the log again."
+                    f"{SPLIT_FILE} says {description['fingerprint'][:12]}; a file was changed, or the log is a "
+                    "different one. Split the log again."
                 )
             check_split(split)
             return split

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counts of a split, and what must be true of them. The counts of parts of a log add up to those of the whole."""
+"""Counts of a split, and checks of them. The counts of parts of a log add up to those of the whole."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SplitCounts:
         num_histories (`int`): Training events with an item that can be asked for; each has a history.
         num_empty_histories (`int`): Number of these histories that hold nothing.
         num_cases (`dict[str, dict[str, int]]`): Questions by part and behavior.
-        num_empty_cases (`dict[str, int]`): By part, the questions whose history holds nothing.
+        num_empty_cases (`dict[str, int]`): By part, the questions whose history contains nothing.
     """
 
     num_events: int
@@ -82,20 +82,20 @@ def check_counts(counts: SplitCounts, log_name: str, method: str, protocol: str)
     )
     if not counts.num_train_events:
         raise DataError(
-            f"{what} leaves none of {counts.num_events} events to train on: those of the {counts.num_users} users lie "
-            "at or after the time of their held-out ones, as where many events have one timestamp (reviews written in "
-            f"one go) or the log is short. Use {other}, or a log with more of the past."
+            f"{what} leaves none of {counts.num_events} events to train on: all events of the {counts.num_users} "
+            "users are at or after the time of their held-out ones, as happens if many events share a timestamp "
+            f"(reviews written in one go) or the log is short. Use {other}, or a log over a longer time."
         )
     # The filters of protocol "paper" may leave none of a log that has been cut down.
     if protocol == "strict" and not counts.num_targets:
         raise DataError(
-            f"{what} leaves {counts.num_train_events} events to train on, but none that a model could learn to "
-            f"answer: all were only shown. Use {other}, or a log with more of the past."
+            f"{what} leaves {counts.num_train_events} events to train on, but all are impressions, so there is no "
+            f"target to learn. Use {other}, or a log over a longer time."
         )
     num_questions = {part: sum(of_part.values()) for part, of_part in counts.num_cases.items()}
     for part, number in num_questions.items():
         if not number:
-            raise DataError(f"{what} has no {part} question. Use {other}, or a log with more of the past.")
+            raise DataError(f"{what} has no {part} question. Use {other}, or a log over a longer time.")
     for part, number in num_questions.items():
         _warn(what, f"{part} questions", counts.num_empty_cases[part], number, other)
     _warn(what, "training targets", counts.num_empty_histories, counts.num_histories, other)
@@ -105,8 +105,8 @@ def _warn(what: str, of: str, num_empty: int, num_all: int, other: str) -> None:
     if num_all and num_empty >= _WORTH_SAYING * num_all:
         logger.warning(
             "%s gives %d of %d %s an empty history: the user did nothing earlier (events at the same timestamp are "
-            "not earlier). Nothing personal can be learnt or measured from them; use %s, finer timestamps, or users "
-            "with more events.",
+            "not earlier). Personalisation can be neither learned nor measured on them; use %s, finer timestamps, or "
+            "users with more events.",
             what,
             num_empty,
             num_all,

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Split a log into training, validation and test, so that no answer can be read from the question or from training.
+"""Split a log into training, validation and test, so that neither the question nor training reveals an answer.
 
 Protocol `strict` (the default) makes one split of each user's timeline for both tasks. For a target (user, item, time)
 
-- the history holds only events of the user with an EARLIER timestamp and another item;
-- training holds no event of the user with that item, and none at or after the timestamp of the user's first target.
+- the history contains only events of the user with an EARLIER timestamp and another item;
+- training contains no event of the user with that item, and none at or after the timestamp of the user's first target.
 
 Method `leave_one_out` takes each user's last distinct (user, item, timestamp) for the test and the last but one for
 validation; users with fewer than three stay in training only. Method `last_tenth` takes the last tenth of them for the
@@ -197,8 +197,8 @@ def _warn_of_days(log: EventLog, timeline: Timeline) -> None:
     is_unclear = num_of_moment[timeline.moment[rows[is_last]]] > 1
     if is_unclear.any():
         logger.warning(
-            "%s: times are days, and %d of %d users acted several times on their last day: which event was the last "
-            "is the order of the rows. The method last_days does not depend on it.",
+            "%s: times are whole days, and %d of %d users acted several times on their last day, so the order of the "
+            "rows decides which event is the last. The method last_days does not depend on it.",
             log.name,
             int(is_unclear.sum()),
             len(is_unclear),

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The order of a log as arrays, and the histories of many targets at once.
+"""The event order of a log as arrays, and the histories of many targets at once.
 
 A log is sorted by user and time, so "what this user did before" is a range of rows. Nothing here loops over events:
-ranges are expanded, filtered and cut as flat arrays, a bounded number of rows at a time.
+ranges are expanded, filtered and truncated as flat arrays, in blocks of bounded size.
 
 The two builders are the two protocols (see `splits.py`): [`strict_histories`] and [`paper_histories`].
 """
@@ -31,7 +31,7 @@ MIN_INTERACTIONS = 3
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
-    """Who acted on what, and when, in the order of `EventLog.events`: one entry an event.
+    """Who acted on what, and when, in the order of `EventLog.events`: one entry per event.
 
     Fields that [`~seekrec.events.columns.EventColumns`] has too mean the same; items are rows of the log's own table.
     A *moment* is a user and a timestamp; the events of one moment are neighbours.
@@ -87,7 +87,7 @@ class Timeline:
 
     @property
     def is_interaction(self) -> np.ndarray:
-        """Mask of the events in which the user acted on an item: bool, one entry an event.
+        """Mask of the events in which the user acted on an item: bool, one entry per event.
 
         Training, counts, questions and exclusions of seen items all use this definition. An item that
         was shown and not acted on is not an interaction, nor is a search without a click.
@@ -199,7 +199,7 @@ def histories_before(
 class PaperOrder:
     """The events that the released GenSAR pipeline takes to precede each event (see `splits.py`, protocol `paper`).
 
-    All arrays but the first have one entry an event; impressions have no position and hold zeros.
+    All arrays but the first have one entry per event; impressions have no position and hold zeros.
 
     Args:
         rows (`np.ndarray`): int64 rows of all events but impressions, in the order of histories: user, time,
@@ -207,8 +207,8 @@ class PaperOrder:
             log has such a column, else as the log has them; searches by item id.
         place (`np.ndarray`): int64 position in `rows`.
         rank_in_task (`np.ndarray`): int64 position among the user's events of the same behavior, in that order.
-        num_recommendations (`np.ndarray`): int64; the history holds the user's first so many recommendations.
-        num_searches (`np.ndarray`): int64; the history holds the user's first so many searches.
+        num_recommendations (`np.ndarray`): int64; the history contains the user's first so many recommendations.
+        num_searches (`np.ndarray`): int64; the history contains the user's first so many searches.
         target_rank (`np.ndarray`): int64; orders the events of a user and behavior by time, then item id: the last two
             are held out.
         has_searches (`bool`): Whether the log has any search.
@@ -287,8 +287,8 @@ def paper_order(log: EventLog, timeline: Timeline) -> PaperOrder:
 def paper_targets(timeline: Timeline, order: PaperOrder) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows that the released pipeline predicts, held out or not.
 
-    Interactions whose history holds a recommendation and a search (where the log has no searches: a recommendation),
-    of users with at least three of them in that behavior.
+    Interactions whose history contains a recommendation and a search (where the log has no searches: a
+    recommendation), of users with at least three of them in that behavior.
 
     Returns:
         `tuple[np.ndarray, np.ndarray]`: int64 rows, ordered by user, behavior, time and item id; int64 how many of the
@@ -320,7 +320,7 @@ def paper_histories(
         order (`PaperOrder`): Order of the same log.
         targets (`np.ndarray`): int64 rows of the target events; no impressions.
         max_history (`int`, *optional*): Keep the latest so many.
-        usable (`np.ndarray`, *optional*): bool, one entry an event: which a history may hold; all if not given.
+        usable (`np.ndarray`, *optional*): bool, one entry per event: which a history may hold; all if not given.
 
     Returns:
         `Ragged`: May hold the target itself and events of its timestamp, as in the released pipeline.

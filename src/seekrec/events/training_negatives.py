@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Items that a user did not act on, for training.
+"""Sample items that a user did not act on, as negatives for training.
 
-They are drawn for whole batches by a hash of the seed, the epoch and the row: what a row gets does not depend on the
-batch it stands in, on the process that collates it, or on whether the run was interrupted. Nothing has to be saved or
-restored.
+They are drawn for whole batches by a hash of the seed, the epoch and the row: a row's negatives do not depend on its
+batch, on the process that collates it, or on interruptions. There is no state to save or restore.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ class NegativeSampler:
             raise ConfigurationError(f"The negatives are {counts}; at least one number must be above 0.")
         if counts.get("popularity") and (interactions is None or not len(interactions)):
             raise ConfigurationError(
-                "Negatives of kind 'popularity' need `interactions`; pass them, or choose others."
+                "Negatives of kind 'popularity' need `interactions`; pass them, or choose another kind."
             )
         if counts.get("bm25") and matches is None:
             raise ConfigurationError("Negatives of kind 'bm25' need `matches`; pass them, or choose another kind.")
@@ -123,8 +122,8 @@ class NegativeSampler:
             free = np.setdiff1d(np.arange(self.num_items), self._known[first:end] % self.num_items)
             if not len(free):
                 raise DataError(
-                    f"User row {owner[place]} acted on all {self.num_items} items, so it has no negatives; leave the "
-                    "user out."
+                    f"User row {owner[place]} acted on all {self.num_items} items, so there are no negatives; leave "
+                    "the user out."
                 )
             number = hash_numbers(self.seed, key[place : place + 1], column[place : place + 1], _SAMPLER_ROUNDS)
             drawn[place] = free[int(number[0] % np.uint64(len(free)))]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Identifiers out of an encoder-decoder: tries, masks, beam search, exact scores, and the trie inside `generate`."""
+"""Decode identifiers with an encoder-decoder: tries, masks, beam search, exact scores, and a trie for `generate`."""
 
 from seekrec.generation.beam_search import BeamOutput, beam_search
 from seekrec.generation.logits_process import TrieLogitsProcessor, collect_items

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bounds of those nodes of a trie that are asked for, where every request has numbers of its own.
+"""Bounds of selected trie nodes, for boosts that differ by request.
 
-Each line of numbers is read once, for its few largest. The bound of a node is known where one of them lies below it;
-that of every other node is at most the threshold. Beams are chosen by sums, so a node counts for nothing once score
-plus threshold is below the last sum wanted; of those that are left, the numbers of their items are looked at. What is
-chosen is the same as with the bounds of all nodes.
+Each request's numbers are scanned once, for the few largest. The bound of a node is known if one of them is below it
+in the trie; every other bound is at most the threshold. Beams are chosen by sums, so a node is discarded once score
+plus threshold is below the last sum needed; for the remaining nodes, the numbers of their items are read. The result
+is the same as with the bounds of all nodes.
 """
 
 from __future__ import annotations

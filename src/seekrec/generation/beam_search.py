@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Beam search over the identifiers of a catalogue.
 
-It finds what `model.generate` finds with a [`TrieLogitsProcessor`], and differs in how:
+It finds the same items as `model.generate` with a [`TrieLogitsProcessor`], but more efficiently:
 
-- A step looks at the children of the beams only; with `norm="level"` the head computes nothing but the level's codes.
-- The encoder states are shared by the beams of a request; the first step has one row a request (`sessions.py`).
+- A step looks at the children of the beams only; with `norm="level"` the head computes only the level's codes.
+- The encoder states are shared by the beams of a request; the first step has one row per request (`sessions.py`).
 - All identifiers have the same length, so there is no end-of-sequence token and no length penalty. A request with
   fewer allowed identifiers than beams carries fewer beams, never copies.
 - Requests of one batch may have their own trie, mask, number of beams and number of answers.
 - What is `added` to the scores of items steers the beams: they hold the prefixes with the highest score plus the most
-  that is added to an item below (`bounds.py`). An item of the best sums is lost only where, at some level, as many
-  others as there are beams have a higher one; with `exact` none is (`exact_search.py`).
+  that is added to an item below (`bounds.py`). A best item is missed only if, at some level, at least `num_beams`
+  other prefixes have a higher bound; with `exact` none is missed (`exact_search.py`).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is added to the scores of items, as an upper bound for every prefix: the most that any item below it gets.
+"""Upper bounds on what is added to scores: for every prefix, the maximum over the items below it.
 
 With `s` the log-probability of a prefix, which no identifier below it exceeds, `s` plus the bound is at least the sum
-of each item below. A beam that is chosen by it holds the best sum as long as it holds the beams it needs, and a prefix
-that was dropped tells how good what it hides can be at most.
+of each item below it. Beams chosen by this key keep the best sum if there are enough of them, and the key of a dropped
+prefix limits how good the items below it can be.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Look behind the prefixes that beams dropped, until none can hide a better sum than those that are known.
+"""Expand the prefixes that beam search dropped, until none can lead to a better sum than those found.
 
-The beams of [`beam_search`] are chosen by score plus bound, so what they find is nearly always best already; that is
-certain where no dropped prefix has a key above the sum of the last item wanted. Where one has, it is expanded: its
-codes are read again, for few are looked at, and its states were not kept. The best come first, a round at a time, for
-each makes the known sums better, and the rest need not be looked at.
+The beams of [`beam_search`] are chosen by score plus bound, so they nearly always find the best items already; this is
+certain if no dropped prefix has a key above the sum of the last item requested. Such prefixes are expanded: their
+codes are decoded again, since their states were not kept. The best are expanded first, in rounds, because each round
+improves the known sums, and the rest can be skipped.
 
-How many those are is up to the model: a trained one leaves few that matter, one that holds all codes about equally
-likely leaves nearly all. So there is a limit, and an answer that is not certain by then is not given.
+Their number depends on the model: a trained one leaves few, one with nearly uniform probabilities leaves almost all.
+So there is a limit, and an error is raised if the answer is not certain by then.
 """
 
 from __future__ import annotations
@@ -142,9 +142,9 @@ class ExactSearch:
             counts = np.bincount(waiting.requests)
             raise SearchLimitError(
                 f"After {MOST_ROUNDS} rounds of {_ROUND} prefixes a request, the best items are not certain: "
-                f"{counts.max()} more of one request ({counts.sum()} of all) may hide better ones, for the model holds"
-                " very many about equally likely. Ask without `exact`, with more `num_beams`, or for fewer items by "
-                "`where`."
+                f"{counts.max()} more prefixes of one request ({counts.sum()} of all) may lead to better ones, "
+                "because the model finds very many about equally likely. Search without `exact`, with more "
+                "`num_beams`, or among fewer items with `where`."
             )
         return sums
 
@@ -184,7 +184,7 @@ class ExactSearch:
     def _expand(
         self, chosen: _Prefixes, least: np.ndarray
     ) -> tuple[list[tuple[int, np.ndarray, np.ndarray]], _Prefixes]:
-        """Read chosen prefixes again and go on below them, the best of each level, down to the items.
+        """Read chosen prefixes again and continue below them, the best of each level, down to the items.
 
         Returns:
             `tuple`: Sums found, as `(member, rows, totals)`, and prefixes that were not expanded.

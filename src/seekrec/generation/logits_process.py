@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The trie inside plain `model.generate`.
+"""Constrain plain `model.generate` to the identifiers of a trie.
 
-The processor keeps no state of the sequences: beams are reordered between steps without telling it, so the place in
-the trie is found anew from the tokens.
+The processor keeps no state of the sequences: beams are reordered between steps without notice, so the position in the
+trie is looked up again from the tokens.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class TrieLogitsProcessor(LogitsProcessor):
             an error.
 
     Raises:
-        ConfigurationError: If `level_offsets` has not one entry a level, or a number is not positive.
+        ConfigurationError: If `level_offsets` has not one entry per level, or a number is not positive.
         RequestError: If a mask was made by another trie.
     """
 
@@ -82,8 +82,8 @@ class TrieLogitsProcessor(LogitsProcessor):
             `torch.Tensor`: Of the shape of `scores`.
 
         Raises:
-            RequestError: If no row of a request can go on: its mask allows nothing, or its tokens are not a prefix of
-                an identifier.
+            RequestError: If no row of a request can continue: its mask allows nothing, or its tokens are not a prefix
+                of an identifier.
             ConfigurationError: If the call does not fit the arguments given before.
         """
         trie = self._trie.to(scores.device)
@@ -143,9 +143,9 @@ class TrieLogitsProcessor(LogitsProcessor):
             request = int(stuck.nonzero()[0])
             tokens = input_ids[request * self._num_beams, self._prompt_length :].tolist()
             raise RequestError(
-                f"Request {request} of the batch cannot go on after the identifier tokens {tokens}: no allowed "
-                "identifier begins so. Leave requests out whose mask allows no item, and pass the call's `num_beams` "
-                "and `prompt_length`."
+                f"Request {request} of the batch cannot continue after the identifier tokens {tokens}: no allowed "
+                "identifier starts with them. Leave requests out whose mask allows no item, and pass the call's "
+                "`num_beams` and `prompt_length`."
             )
 
 

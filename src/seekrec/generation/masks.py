@@ -57,7 +57,7 @@ class TrieMask:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays and of what holds them."""
+        """Bytes of all arrays and of what contains them."""
         return sum(
             _BYTES_OF_AN_ARRAY + array.numel() * array.element_size()
             for array in (self.where, *self.counts, *self.closed)

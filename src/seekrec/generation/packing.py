@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Linear layers on a CPU with their weights laid out for oneDNN.
 
-A decoding step multiplies few rows with large matrices, and the ordinary kernel lays the matrix out anew each time.
-Packing does it once. The operators are private to torch: they are tried out first, and where they are missing or wrong
+A decoding step multiplies few rows with large matrices, and the ordinary kernel rearranges the matrix each time.
+Packing does this once. The operators are private to torch: they are tested first, and if they are missing or wrong
 nothing is packed.
 
-Unusual here: a packed layer is still an `nn.Linear` with its own parameters, so saving, training and adapters see what
-they always saw. Only its class is exchanged for the time of a `with` block, and copies of it are ordinary layers.
+Unusual here: a packed layer is still an `nn.Linear` with its own parameters, so saving, training and adapters work as
+usual. Only its class is swapped inside a `with` block, and copies of it are ordinary layers.
 """
 
 from __future__ import annotations

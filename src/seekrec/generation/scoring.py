@@ -2,7 +2,7 @@
 """Exact log-probabilities of given candidates.
 
 The candidates of a request form a trie of their own, and every distinct prefix is evaluated once: 100 candidates that
-share half of their codes cost half. Lists of different lengths stand in one batch without padding.
+share half of their codes cost half. Lists of different lengths form one batch without padding.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def _check_codes(codes: Sequence[np.ndarray], num_requests: int) -> list[np.ndar
                 f"(candidates, levels) with the same number of levels for all requests (seen: {sorted(widths)})."
             )
         if len(table) and table.min() < 0:
-            raise RequestError(f"`codes` of request {index} holds {table.min()}; codes start at 0.")
+            raise RequestError(f"`codes` of request {index} contains {table.min()}; codes start at 0.")
     return tables
 
 

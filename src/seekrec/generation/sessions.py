@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One batch of requests being decoded: encoder states once, then rows of prefixes that branch.
+"""The state of decoding one batch of requests: encoder states, and rows of prefixes that branch.
 
 Beam search and candidate scoring both grow prefixes. A row is one prefix; each step gives a new set of rows, every one
-the child of a row of the step before, in any number per request. The first step has one row a request.
+the child of a row of the step before, in any number per request. The first step has one row per request.
 
 Unusual here: encoder states and their keys and values are never repeated for the rows of a request. In cross-attention
 every position asks the same keys, so the rows of one request become the positions of one sequence: `(rows, 1, d)` is
-seen as `(requests, rows per request, d)`, goes through the model's own cross-attention, and back. Only a layer whose
-inside is known can be called so; see [`open_session`] for what happens with the others.
+seen as `(requests, rows per request, d)`, goes through the model's own cross-attention, and back. This needs a layer
+with known internals; see [`open_session`] for the others.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ class Session(Protocol):
         """
 
     def step(self, tokens: Tensor, parents: Tensor, requests: Tensor) -> Tensor:
-        """Feed one token a row.
+        """Feed one token per row.
 
         Args:
             tokens (`torch.Tensor`): int64 token ids of shape `(R,)`.
@@ -251,7 +251,7 @@ class _LayeredSession:
     """What T5 and BART share: the first step by the model's own decoder, later ones layer by layer."""
 
     models: ClassVar[tuple[type[PreTrainedModel], ...]]
-    # The classes of the decoder and of its layers, and the attribute that holds the layers.
+    # The classes of the decoder and of its layers, and the attribute that contains the layers.
     parts: ClassVar[set[type[nn.Module]]]
     layers: ClassVar[str]
 
@@ -321,7 +321,7 @@ class _LayeredSession:
         return torch.cat(sums)
 
     def _attend(self, attention: Callable[..., tuple[Tensor, ...]], hidden: Tensor, **bias: Tensor) -> Tensor:
-        """Let rows `(R, 1, d)` attend to their request's encoder states, as one sequence a request `(B, K, d)`.
+        """Let rows `(R, 1, d)` attend to their request's encoder states, as one sequence per request `(B, K, d)`.
 
         Where requests have different numbers of rows, `K` is the largest and the rest is zeros.
         """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a trie is built from: the codes of all items, checked, and sorted level by level."""
+"""Check the codes of all items, and sort them level by level, to build a trie."""
 
 from __future__ import annotations
 

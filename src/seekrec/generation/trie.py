@@ -3,9 +3,9 @@
 
 Unusual here:
 
-- A node has no record. The nodes of depth `d` (prefixes of `d` codes) are numbered 0, 1, ... in lexicographic order,
+- Nodes are not objects. The nodes of depth `d` (prefixes of `d` codes) are numbered 0, 1, ... in lexicographic order,
   so the children of a node are neighbours, and so are the items of an identifier.
-- Arrays are as narrow as the codebook allows (one byte a code up to 256 codes): two or three bytes an item for four
+- Arrays are as narrow as the codebook allows (one byte per code up to 256 codes): two or three bytes per item for four
   levels of 256, and 4 for its row.
 - A mask does not change the trie. It counts, for every node, the items below it that are allowed; a prefix with
   count 0 is never entered.
@@ -223,7 +223,7 @@ class IdentifierTrie:
 
     @cached_property
     def layout(self) -> Layout:
-        """Where items lie in the order of the leaves: 4 bytes an item and a node, made at first use."""
+        """Where items lie in the order of the leaves: 4 bytes per item and a node, made at first use."""
         return Layout([family.to(torch.device("cpu")) for family in self.families], self.item_rows)
 
     @cached_property

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decode with an encoder-decoder of any kind, by its `forward` alone; see `sessions.py` for what that costs."""
+"""Decode with any encoder-decoder, using only its `forward`; see `sessions.py` for the cost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class WholeModelSession:
         self._states = encoder_states
         self._attention_mask = attention_mask
         self._cache: Any = None  # of whatever kind the model keeps
-        self._cross: list[tuple[Tensor, Tensor]] = []  # keys and values of each layer, one row a request
+        self._cross: list[tuple[Tensor, Tensor]] = []  # keys and values of each layer, one row per request
 
     def start(self, prefix: Tensor) -> Tensor:
         """See [`Session.start`]; the states are the logits.
@@ -31,7 +31,7 @@ class WholeModelSession:
         logits = self._forward(prefix, self._states, self._attention_mask)
         if not hasattr(self._cache, "cross_attention_cache"):
             raise ConfigurationError(
-                f"{type(self._model).__name__} keeps a {type(self._cache).__name__} where beams need an "
+                f"{type(self._model).__name__} returns a {type(self._cache).__name__}, but beam search needs an "
                 "encoder-decoder cache; use a model whose `forward` supports `use_cache=True`, or `generate` with "
                 "`TrieLogitsProcessor`."
             )

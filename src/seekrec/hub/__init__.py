@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serving and publishing: the pipeline, model and dataset cards, and checks before an upload."""
+"""Pipeline and publishing: the transformers pipeline, model and dataset cards, and checks before an upload."""
 
 from seekrec.hub.cards import (
     eval_results_yaml,

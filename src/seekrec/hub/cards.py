@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cards: a template filled with the results of a run, rendered so that nothing in the data can break the page.
+"""Model and dataset cards: templates filled with the results of a run, with all data escaped.
 
 A template is Jinja2. Every text that it prints is escaped for Markdown unless it went through `| code` (a Python or
 JSON literal for a code block) or `| line` (one line of a code block), so a title cannot open a heading, a link, a tag
@@ -278,8 +278,8 @@ def _own_rows(results: Sequence[Row], run: Values) -> list[Values]:
     if not own:
         measured = sorted({f"{row['system']} ({row['part']})" for row in rows})
         raise DataError(
-            f"The results hold no test row of {system!r}, only {', '.join(measured) or 'none at all'}; evaluate the "
-            "model, or name a system that was evaluated."
+            f"The results contain no test row of {system!r}, only {', '.join(measured) or 'none at all'}; evaluate "
+            "the model, or choose a system that was evaluated."
         )
     return own
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`pipeline("search-and-recommendation", model=...)`: requests in, ids, titles and scores out, for every family.
+"""`pipeline("search-and-recommendation", model=...)`: from requests to ids, titles and scores, for every family.
 
 Unlike other pipelines it hands whole batches to the processor, which pads them; so one call of `preprocess` takes a
 list of requests. Importing this module registers the task.
@@ -102,8 +102,8 @@ class SearchAndRecommendationPipeline(Pipeline):
         if isinstance(asked, Iterable):
             if _is_per_request("boost", options.get("boost")):
                 raise RequestError(
-                    f"`boost` has numbers for each request ({len(options['boost'])} lines), and the requests are not "
-                    "in a list; give numbers for all requests, or the requests in a list."
+                    f"`boost` has numbers for each request ({len(options['boost'])} rows), but the requests are not "
+                    "in a list; pass one set of numbers for all requests, or the requests in a list."
                 )
             return self._answers(iter(asked), size, options)
         raise RequestError(f"{shown(requests)} is not a request; pass a seekrec.Request, a query, or a list of these.")
@@ -148,7 +148,7 @@ class SearchAndRecommendationPipeline(Pipeline):
                 )
             if boost is not None:
                 raise RequestError(
-                    "`boost` and `candidates` are both given, and `rank` takes no numbers; add yours to the scores of "
+                    "`boost` and `candidates` are both given, but `rank` takes no boosts; add yours to the scores of "
                     "its answer."
                 )
             answers = model.rank(features)
@@ -168,7 +168,7 @@ class SearchAndRecommendationPipeline(Pipeline):
 
 
 def _is_per_request(name: str, value: Any) -> bool:
-    """Return whether an option holds an entry for each request, and is not one for all."""
+    """Return whether an option contains an entry for each request, and is not one for all."""
     if isinstance(value, (np.ndarray, Tensor)):
         return value.ndim > (1 if name in ("where", "boost") else 0)
     if not isinstance(value, Sequence) or isinstance(value, str):

@@ -69,7 +69,7 @@ def check_model_folder(folder: str | Path, *, with_processor: bool = True) -> Ca
     catalog = Catalog.load(source / CATALOG_FOLDER)
     if compares_vectors and catalog.items_hash(config["num_items"]) != config["items_hash"]:
         raise CatalogError(
-            f"{source / CATALOG_FOLDER} begins with other items than the {config['num_items']} that the weights were "
+            f"{source / CATALOG_FOLDER} does not begin with the {config['num_items']} items that the weights were "
             "trained for; save the model with its own catalogue."
         )
     trained_for = config.get("identifier_hash")
@@ -163,8 +163,8 @@ def copy_model(folder: str | Path, target: str | Path, *, card: str, eval_result
         `list[str]`: The paths of all files, sorted.
 
     Raises:
-        ConfigurationError: If the folder holds a symbolic link, which could lead anywhere, or a text file that is to
-            be published a secret.
+        ConfigurationError: If the folder contains a symbolic link, which could lead anywhere, or a text file that is
+            to be published a secret.
     """
     destination = Path(target)
     ignore = shutil.ignore_patterns(*LEFT_OUT)
@@ -200,7 +200,7 @@ def _republish_run(folder: Path) -> None:
 
 
 def refuse_secrets(folder: Path) -> None:
-    """Refuse to publish a folder that holds a secret in a text file.
+    """Refuse to publish a folder that contains a secret in a text file.
 
     Raises:
         ConfigurationError: Naming the file, not the secret.
@@ -208,7 +208,7 @@ def refuse_secrets(folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.suffix in _TEXTS and holds_secret(path.read_text(encoding="utf-8")):
             raise ConfigurationError(
-                f"{path.relative_to(folder)} holds what looks like a token, or the value of a secret environment "
+                f"{path.relative_to(folder)} contains what looks like a token, or the value of a secret environment "
                 "variable; nothing was published. Remove it from the folder and the card."
             )
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole repositories: what is uploaded of a model, an adapter or a data set, made in a folder first.
+"""Prepare complete repositories of a model, an adapter or a data set in a folder, before they are uploaded.
 
-Each function writes a new folder that holds all of a repository and uploads nothing, so that it can be looked at.
+Each function writes a new folder with the complete repository and uploads nothing, so that it can be inspected.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def prepare_model(
         `list[str]`: The paths of all files, sorted.
 
     Raises:
-        ConfigurationError: If files are missing, or a text file holds a secret.
-        DataError: If the results hold none of this system.
+        ConfigurationError: If files are missing, or a text file contains a secret.
+        DataError: If the results contain none of this system.
     """
     source = Path(folder)
     found = source / "results.json"
@@ -115,7 +115,7 @@ def prepare_adapter(
     missing = [name for name in (ADAPTER_FILE, _ADAPTER_WEIGHTS) if not (source / name).is_file()]
     if missing:
         raise ConfigurationError(
-            f"{source} is no adapter: it lacks {', '.join(missing)}. Save the `peft` model with `save_pretrained`."
+            f"{source} is not an adapter: it lacks {', '.join(missing)}. Save the `peft` model with `save_pretrained`."
         )
     settings = read_json(source / ADAPTER_FILE)
     base = base_model or settings.get("base_model_name_or_path") or ""
@@ -167,7 +167,7 @@ def prepare_data_set(
 
     Raises:
         ConfigurationError: If there is neither a log nor a corpus.
-        DataError: If the folder of the corpus holds none.
+        DataError: If the folder of the corpus contains none.
     """
     if log is None and corpus is None:
         raise ConfigurationError("There is nothing to publish: give a log, the folder of a corpus, or both.")
@@ -184,7 +184,8 @@ def prepare_data_set(
         for name, by_part in counts.items() if isinstance(counts, dict) else ():
             if not all(str(word).isidentifier() for word in (name, *by_part)):
                 raise DataError(
-                    f"{corpus} has a task {name!r} of parts {list(by_part)!r}, which are no names; save it again."
+                    f"{corpus} has a task {name!r} with parts {list(by_part)!r}, which are not valid names; save it "
+                    "again."
                 )
             shutil.copytree(Path(corpus) / name, destination / name)
             tables += [{"config": name, "split": part, "num_rows": rows} for part, rows in by_part.items()]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Identifiers: from item vectors to codes, unique in each view, and how good they are."""
+"""Identifiers: learn codes from item vectors, make them unique in each view, and measure their quality."""
 
 from seekrec.identifiers.assign import AssignmentResult, assign_unique, prefix_groups
 from seekrec.identifiers.configuration_dual_rqvae import (

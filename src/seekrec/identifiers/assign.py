@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unique identifiers of equal length: colliding items are moved to free codes at the least cost.
+"""Assign unique identifiers of equal length: colliding items are moved to free codes at the least cost.
 
 Seen as a tree, a prefix of `level` codes has room for `codebook_size ** (num_levels - level)` items. Level by level,
-from the root, every prefix that holds more items than it has room for gives the surplus that is cheapest to move to
-sibling prefixes with room. Then no group that shares all codes but the last is larger than the codebook, and in each
-group a minimum-cost assignment gives every item a last code of its own. So a level above the last changes only where a
-group would be larger than what is below it, and no level has to be visited twice.
+from the root, every prefix with more items than it has room for moves the surplus, chosen by cost, to sibling prefixes
+with room. Then no group that shares all codes but the last is larger than the codebook, and in each group a
+minimum-cost assignment gives every item a last code of its own. So a level above the last changes only where a group
+would be larger than what is below it, and no level has to be visited twice.
 
-Shared levels are settled once for all views, before the levels that are specific to a view.
+Shared levels are assigned once for all views, before the view-specific levels.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def _check_codes(
             )
         if own.size and not 0 <= own.min() <= own.max() < codebook_size:
             raise CatalogError(
-                f"`{kind}` of view {view!r} holds codes from {own.min()} to {own.max()}; with `codebook_size` "
+                f"`{kind}` of view {view!r} contains codes from {own.min()} to {own.max()}; with `codebook_size` "
                 f"{codebook_size} they must be 0 to {codebook_size - 1}."
             )
         if (own[:, :num_shared_levels] != first[:, :num_shared_levels]).any():
@@ -177,7 +177,7 @@ def _spread(
     codebook_size: int,
     num_shared_levels: int,
 ) -> None:
-    """Move items between the codes of a level, in place, until no prefix holds more items than it has room for."""
+    """Move items between the codes of a level, in place, until no prefix contains more items than it has room for."""
     codes = together[view]
     num_items, num_levels = codes.shape
     # A Python number: it may be far larger than int64. No prefix needs more room than there are items.
@@ -257,7 +257,7 @@ def _rank_within(groups: np.ndarray) -> np.ndarray:
 def _assign_last_level(
     together: dict[View, np.ndarray], costs: CodeCosts, taken: np.ndarray, view: View, codebook_size: int
 ) -> None:
-    """Assign distinct last codes, at the least total cost, in each group that holds a collision, in place."""
+    """Assign distinct last codes, at the least total cost, in each group that contains a collision, in place."""
     codes = together[view]
     num_items, num_levels = codes.shape
     joint = np.concatenate([codes, taken])
@@ -278,14 +278,14 @@ def _assign_last_level(
 
 
 def _whole_groups(groups: np.ndarray, marked: np.ndarray) -> list[np.ndarray]:
-    """Return the rows, ascending, of each group that holds a marked row."""
+    """Return the rows, ascending, of each group that contains a marked row."""
     rows = np.flatnonzero(np.isin(groups, groups[marked]))
     rows = rows[np.argsort(groups[rows], kind="stable")]
     return np.split(rows, np.flatnonzero(np.diff(groups[rows])) + 1) if len(rows) else []
 
 
 def _batches(groups: list[np.ndarray]) -> list[list[np.ndarray]]:
-    """Put groups together until a batch holds about `_CHUNK_ROWS` rows."""
+    """Put groups together until a batch contains about `_CHUNK_ROWS` rows."""
     sizes = np.cumsum([len(group) for group in groups])
     numbers = sizes // _CHUNK_ROWS
     edges = np.r_[0, np.flatnonzero(np.diff(numbers)) + 1, len(groups)] if len(groups) else np.zeros(1, np.int64)

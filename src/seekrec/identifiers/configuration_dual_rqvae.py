@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Configurations of the two identifier learners.
 
-[`IdentifierConfig`] holds what both share: which views there are, and how many levels of codes. The ablations of
+[`IdentifierConfig`] contains what both share: which views there are, and how many levels of codes. The ablations of
 GenSAR are settings of it, not classes:
 
 | identifiers | `views` | `num_shared_levels` | `num_specific_levels` |
@@ -81,8 +81,8 @@ class IdentifierConfig(IdentifierLevels, PreTrainedConfig):
             raise ValueError("`num_shared_levels` and `num_specific_levels` are both 0; an identifier needs a level.")
         if len(self.views) == 1 and self.num_shared_levels:
             raise ValueError(
-                f"`num_shared_levels` is {self.num_shared_levels}, but `views` holds only {self.views[0]!r}: there is "
-                f"nothing to share. Set `num_shared_levels=0` and `num_specific_levels={self.num_levels}`."
+                f"`num_shared_levels` is {self.num_shared_levels}, but `views` contains only {self.views[0]!r}: there "
+                f"is nothing to share. Set `num_shared_levels=0` and `num_specific_levels={self.num_levels}`."
             )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sizes of identifiers, which settings, learners and models have in common.
+"""The sizes of identifiers, shared by settings, learners and models.
 
 No `from __future__ import annotations` here: with types as strings, `strict` checks none of them.
 """

@@ -2,12 +2,13 @@
 """DualRQVAE: one identifier of an item for search and one for recommendation (GenSAR, section 3.2).
 
 Two encoders map the semantic and the collaborative vector of an item to latents of one size. Shared codebooks quantize
-both latents at once, as one concatenated vector; what is left of each is quantized by codebooks of its own. Two
-decoders must restore the vectors from the sums of the codewords. Unusual here:
+both latents at once, as one concatenated vector; the residual of each is quantized by its own codebooks. Two decoders
+reconstruct the vectors from the sums of the codewords. Unusual here:
 
 - Item vectors are centred and divided by one number for each view, measured on all items when the codebooks are
-  started: the two terms of equation 8 then weigh the same, whatever scale the two sources have.
-- The codebooks start as k-means centres of all items and not of one batch; that it was done is part of the checkpoint.
+  started: the two terms of equation 8 then have equal weight, whatever the scale of the two sources.
+- The codebooks start as k-means centres of all items and not of one batch; a flag in the checkpoint records that it
+  was done.
 - Codes that no item used for an epoch are moved to where items are ([`DualRQVAEModel.revive_dead_codes`]).
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What both identifier learners share: scaled views, codebooks, and the way from vectors to codes and back."""
+"""The base of both identifier learners: scaled views, codebooks, and encoding and decoding of vectors."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ class IdentifierModel(PreTrainedModel):
     def _fit_scalers(self, vectors: Mapping[View, np.ndarray]) -> None:
         for view, own in vectors.items():
             if not len(own):
-                raise DataError(f"`{view}` holds no item; pass at least one to find codebooks for.")
+                raise DataError(f"`{view}` contains no item; pass at least one to find codebooks for.")
             self.scaler(view).fit(own)
 
     @torch.no_grad()
@@ -260,7 +260,7 @@ class IdentifierModel(PreTrainedModel):
         """
         if not self.has_codebooks:
             raise ConfigurationError(
-                f"The codebooks of this {type(self).__name__} were never started from items; train it or load a "
+                f"The codebooks of this {type(self).__name__} were never initialised from items; train it or load a "
                 "trained one before `encode`."
             )
         vectors = check_vectors(self.config, semantic, collaborative)
@@ -293,7 +293,7 @@ class IdentifierModel(PreTrainedModel):
                 )
             if own.size and not 0 <= own.min() <= own.max() < books.codebook_size:
                 raise CatalogError(
-                    f"`codes` of view {view!r} holds codes from {own.min()} to {own.max()}; they must be 0 to "
+                    f"`codes` of view {view!r} contains codes from {own.min()} to {own.max()}; they must be 0 to "
                     f"{books.codebook_size - 1}."
                 )
             restored[view] = _in_chunks(to_vectors(view), books.quantized(view, own), self.device)
@@ -367,7 +367,7 @@ def check_vectors(
         if not is_finite.all():
             row = int(np.flatnonzero(~is_finite)[0])
             raise DataError(
-                f"`{view}` holds a number that is not finite in {int((~is_finite).sum())} rows, the first is row "
+                f"`{view}` contains a number that is not finite in {int((~is_finite).sum())} rows, the first is row "
                 f"{row}; leave these items out or repair their vectors."
             )
         vectors[view] = array

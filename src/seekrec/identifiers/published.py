@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Identifiers that others published, as JSON: `{"0": ["<a_121>", "<b_202>", ...], "1": ...}`.
+"""Read identifiers that others published, as JSON: `{"0": ["<a_121>", "<b_202>", ...], "1": ...}`.
 
-The keys are item rows. Each token names its level by a letter and its code by a number.
+The keys are item rows. In each token a letter is the level and a number the code.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def read_published_identifiers(path: str | Path) -> np.ndarray:
         raise DataError(f"{path} is not JSON ({error}); pass a published index file.") from None
     if not isinstance(index, dict) or not index:
         raise DataError(
-            f"{path} holds {type(index).__name__} and no table of items; expected {{item row: [token, ...]}}."
+            f"{path} contains {type(index).__name__}, not a table of items; expected {{item row: [token, ...]}}."
         )
     rows: list[list[int]] = []
     for row in range(len(index)):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How good identifiers are: collisions, use of the codes, and what they keep of the item vectors.
+"""Measure the quality of identifiers: collisions, code usage, and how well they preserve the item vectors.
 
-A collision rate is GenSAR's (section 4.4.2): `1 - distinct identifiers / items`. Two items with one identifier give
-1/2, not 1: it is the share of items that would have to move, and after [`assign_unique`] it is 0.
+A collision rate is GenSAR's (section 4.4.2): `1 - distinct identifiers / items`. Two items that share an identifier
+give 1/2, not 1: it is the share of items that would have to move, and after [`assign_unique`] it is 0.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Residual quantization of item vectors whose codebooks are known: codes, distances and back to vectors.
+"""Residual quantization with given codebooks: codes, distances, and reconstructed vectors.
 
-Both identifier learners end in the same thing: a vector for each item and view, and a stack of codebooks. What follows
-(nearest codes, the cost of any other code, the vector that an identifier stands for) is here, once, in numpy.
+Both identifier learners produce a vector for each item and view, and a stack of codebooks. The common rest (nearest
+codes, the cost of any other code, the vector of an identifier) is here, in numpy.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ class ResidualKMeans(IdentifierModel):
         return self
 
     def _latent_rows(self, vectors: Mapping[View, np.ndarray]) -> Mapping[View, LatentRows]:
-        """Return what scales rows of the vectors when asked for them: as large, they are not held beside them."""
+        """Return what scales rows of the vectors when asked for them: as large, they are not held alongside them."""
         return {view: ScaledRows(self.scaler(view), own) for view, own in vectors.items()}
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The families: each a configuration, a model and a processor, all with `retrieve` and `rank`."""
+"""The model families: each has a configuration, a model with `retrieve` and `rank`, and a processor."""
 
 from seekrec.models.gensar import GenSARConfig, GenSARForConditionalGeneration, GenSARProcessor
 from seekrec.models.gensr import GenSRConfig, GenSRForConditionalGeneration, GenSROutput, GenSRProcessor

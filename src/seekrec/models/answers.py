@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which items may be answered: what `where` allows, what a user has seen, what is new."""
+"""Decide which items may be returned: by `where`, by what the user has seen, and by what is new."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def allowed_items(
     is_list = isinstance(where, Collection) and not isinstance(where, (str, Mapping))
     if not (where is None or is_list or isinstance(where, np.ndarray)):
         raise RequestError(
-            f"`where` is {shown(where)}; give {_FILTERS}, for all requests or in a list with one for each."
+            f"`where` is {shown(where)}; pass {_FILTERS}, either one for all requests or a list with one per request."
         )
     if isinstance(where, np.ndarray):
         is_one = where.ndim == 1
@@ -67,7 +67,7 @@ def allowed_items(
         is_one = not where or any(isinstance(entry, str) for entry in where)
     filters = [where] * num_requests if is_one else list(cast("Sequence[Where]", where))
     if len(filters) != num_requests:
-        raise RequestError(f"`where` has {len(filters)} filters for {num_requests} requests; give one for each.")
+        raise RequestError(f"`where` has {len(filters)} filters for {num_requests} requests; pass one per request.")
 
     # Their masks. A filter given many times is looked at once.
     made: dict[int, np.ndarray | None] = {}
@@ -79,11 +79,11 @@ def allowed_items(
             continue
         if not isinstance(one, np.ndarray):
             if isinstance(one, str) or not isinstance(one, Collection):
-                raise RequestError(f"`where` holds {shown(one)}; a filter is {_FILTERS}.")
+                raise RequestError(f"`where` contains {shown(one)}; a filter is {_FILTERS}.")
             wrong = [entry for entry in one if not isinstance(entry, str)]
             if wrong:
                 raise RequestError(
-                    f"`where` holds {shown(wrong[0])} of type {type(wrong[0]).__name__}; a filter is {_FILTERS}."
+                    f"`where` contains {shown(wrong[0])} of type {type(wrong[0]).__name__}; a filter is {_FILTERS}."
                 )
         try:
             mask = one if isinstance(one, np.ndarray) else catalog.where(ids=cast("Sequence[str]", one))
@@ -103,8 +103,8 @@ def allowed_items(
     wishes = list(given) if isinstance(given, Sequence) else [given] * num_requests
     if len(wishes) != num_requests or not all(wish is None or isinstance(wish, (bool, np.bool_)) for wish in wishes):
         raise RequestError(
-            f"`exclude_seen` is {shown(exclude_seen)}; give True, False or None, for all requests or for each of the "
-            f"{num_requests}."
+            f"`exclude_seen` is {shown(exclude_seen)}; pass True, False or None, either for all requests or one for "
+            f"each of the {num_requests}."
         )
     is_excluded = [
         behavior == recommends if wish is None else wish for wish, behavior in zip(wishes, behavior_ids, strict=True)
@@ -147,7 +147,7 @@ def found_of(scores: Tensor, rows: Tensor, counts: Sequence[int]) -> list[Found]
         counts (`Sequence[int]`): Items wanted, for each request.
 
     Raises:
-        NotFiniteError: If a score is no number, or too large.
+        NotFiniteError: If a score is not a number, or too large.
     """
     found, values = rows.cpu().numpy(), scores.cpu().numpy()
     kept = np.where(values == -np.inf, 0, values)

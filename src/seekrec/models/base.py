@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The base of every family: a model with a catalogue that it searches and recommends from.
+"""The base class of every family: a model with a catalogue that it searches and recommends from.
 
-Every call answers from one [`CatalogSnapshot`], whatever other threads set meanwhile. What is costly to make (tries,
-item vectors, an index) is made at first use and kept in the snapshot whose catalogue it was made from: who finishes
-late puts nothing old into something new.
+Every call answers from one [`CatalogSnapshot`], whatever other threads set meanwhile. Expensive objects (tries, item
+vectors, an index) are made at first use and kept in the snapshot whose catalogue they were made from, so a slow thread
+cannot store outdated objects in a newer snapshot.
 
-[`GenerativeModel`] (identifiers) and [`DenseRetrieval`] (vectors) say how a catalogue is searched and how candidates
-are scored; what is the same for both stands here.
+[`GenerativeModel`] (identifiers) and [`DenseRetrieval`] (vectors) implement how a catalogue is searched and how
+candidates are scored; this module has what both share.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class CatalogSnapshot(LazyValues):
         found = self.value("difference", lambda: self._difference(catalog), weakref.ref(catalog))
         if found is not None:
             raise RequestError(
-                f"The inputs were made with another catalogue than the model's: {found}. Load model and processor "
+                f"The inputs were made with a different catalogue than the model's: {found}. Load model and processor "
                 "from one checkpoint, or call `processor.set_catalog(model.catalog)`."
             )
 
@@ -137,9 +137,9 @@ class CatalogSnapshot(LazyValues):
         largest = int(rows.max()) if rows.numel() else -1
         if largest >= self.num_items:
             raise RequestError(
-                f"`{name}` holds row {largest} of a catalogue, the model's has {self.num_items} items: the inputs "
-                "were made with a larger catalogue. Give model and processor the same one; where other threads "
-                "answer meanwhile, a grown catalogue to the model first, a smaller one to the processor first."
+                f"`{name}` contains row {largest} of a catalogue, the model's has {self.num_items} items: the inputs "
+                "were made with a larger catalogue. Give model and processor the same one; if other threads answer "
+                "meanwhile, set a grown catalogue on the model first, a smaller one on the processor first."
             )
 
     def new_rows(self, num_trained: int) -> np.ndarray:
@@ -323,7 +323,9 @@ class CatalogModel(SavedModel, ABC, Generic[SnapshotT]):
         """
         snapshot = self.current_snapshot(inputs)
         if "candidate_rows" not in inputs:
-            raise RequestError("The inputs hold no candidates; call `processor(requests, candidates=[[...], ...])`.")
+            raise RequestError(
+                "The inputs contain no candidates; call `processor(requests, candidates=[[...], ...])`."
+            )
         snapshot.check_rows("candidate_rows", inputs["candidate_rows"])
         table = inputs["candidate_rows"].cpu().numpy()
         rows = [line[line >= 0] for line in table.reshape(len(table), table.shape[-1])]

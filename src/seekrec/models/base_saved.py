@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a model is saved with its catalogue and its views, and loaded.
+"""Save a model with its catalogue and views, and load it.
 
-`save_pretrained` writes the catalogue into the folder `catalog` beside the weights, and `from_pretrained` reads it
-back and refuses one whose items are not those the weights were trained for.
+`save_pretrained` writes the catalogue into the folder `catalog` next to the weights, and `from_pretrained` reads it
+back and rejects one whose items are not those the weights were trained for.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class SavedModel(ViewedModel):
             *args: Further arguments of `PreTrainedModel.save_pretrained`.
             **kwargs: Further arguments of `PreTrainedModel.save_pretrained`.
         """
-        # Adapters lie beside a model, and what several processes write into one folder cannot be swapped.
+        # Adapters lie next to a model, and what several processes write into one folder cannot be swapped.
         is_part = getattr(self, "_hf_peft_config_loaded", False) or kwargs.get("distributed_checkpoint")
         if is_part or not is_main_process:
             super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
@@ -81,8 +81,8 @@ class SavedModel(ViewedModel):
                 loaded: Any = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
         except SafetensorError as error:
             raise CheckpointError(
-                f"The weights in {source} cannot be read ({error}): they are cut or damaged. Save the model again or "
-                "fetch the folder anew."
+                f"The weights in {source} cannot be read ({error}): they are truncated or damaged. Save the model "
+                "again or fetch the folder again."
             ) from error
         model, info = loaded
         check_weights(model, str(source))
@@ -93,7 +93,7 @@ class SavedModel(ViewedModel):
             if missing:
                 raise CheckpointError(
                     f"The weights in {source} lack {len(missing)} tensors of {cls.__name__}, {missing[0]} among them: "
-                    "they are those of another model. Save the model again or fetch the folder anew."
+                    "they are those of another model. Save the model again or fetch the folder again."
                 )
             model.set_catalog(load_bundled_catalog(source, hub))
             model.set_views(load_views(model.config, source, hub))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a checkpoint holds beside weights: its catalogue and its configuration, read and checked."""
+"""Read and check what a checkpoint contains besides weights: its catalogue and its configuration."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def named_model(source: str | os.PathLike[str]) -> Iterator[None]:
     if folder.is_dir() and not (folder / "config.json").is_file():
         inner = folder / "model"
         meant = f"did you mean {inner}?" if (inner / "config.json").is_file() else "name the folder of a trained one."
-        raise CheckpointError(f"{source} holds no model: there is no config.json; {meant}")
+        raise CheckpointError(f"{source} does not contain a model: there is no config.json; {meant}")
     if not folder.is_dir() and not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(source)):
         raise CheckpointError(
-            f"There is no folder {source}; name that of a trained model, or a repository of the Hub: user/name."
+            f"There is no folder {source}; pass the folder of a trained model, or a repository of the Hub: user/name."
         )
     try:
         yield
@@ -52,7 +52,9 @@ def named_model(source: str | os.PathLike[str]) -> Iterator[None]:
         if folder.is_dir():
             raise
         said = " ".join(str(error).split())
-        raise CheckpointError(f"{source} is no folder here, and was not found on the Hub either: {said}") from error
+        raise CheckpointError(
+            f"{source} is not a local folder, and was not found on the Hub either: {said}"
+        ) from error
 
 
 def load_bundled_catalog(name_or_path: str | os.PathLike[str], hub: HubArguments) -> Catalog:
@@ -68,7 +70,7 @@ def load_bundled_catalog(name_or_path: str | os.PathLike[str], hub: HubArguments
     folder = find_bundled(name_or_path, hub, CATALOG_FOLDER)
     if not folder.is_dir():
         raise CatalogError(
-            f"{name_or_path} holds no folder {CATALOG_FOLDER!r}, but its configuration names identifiers; save the "
+            f"{name_or_path} contains no folder {CATALOG_FOLDER!r}, but its configuration names identifiers; save the "
             "model with its catalogue, or pass one to `set_catalog`."
         )
     # A model and its processor that are loaded one after the other hold one object.
@@ -127,7 +129,7 @@ def load_spelling(name_or_path: str | os.PathLike[str], hub: HubArguments) -> Sp
         return None if path is None else Spelling.from_arrays(load_file(path))
     except (SafetensorError, OSError, DataError) as error:
         raise CheckpointError(
-            f"{path} cannot be read ({error}). Save the processor again, or fetch it anew."
+            f"{path} cannot be read ({error}). Save the processor again, or fetch it again."
         ) from error
 
 
@@ -148,7 +150,7 @@ def load_config(name_or_path: str | os.PathLike[str], hub: HubArguments) -> PreT
 def split_hub_arguments(arguments: dict[str, Any]) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """Take what only `push_to_hub` reads out of the arguments of `save_pretrained`; `None` if nothing is pushed.
 
-    What is uploaded is saved anew into a folder of its own, because a swapped folder tells nothing of what changed.
+    What is uploaded is saved again into a folder of its own, because a swapped folder tells nothing of what changed.
     """
     shared = {"token", "max_shard_size"}
     names = {"repo_id", "tags", *CommitArguments.__annotations__} - shared
@@ -172,7 +174,7 @@ def check_depth(source: str | os.PathLike[str], hub: HubArguments) -> None:
                 count = len(tensors.keys())
         except SafetensorError as error:
             raise CheckpointError(
-                f"{weights} cannot be read ({error}): it is cut or damaged. Save the model again or fetch the "
+                f"{weights} cannot be read ({error}): it is truncated or damaged. Save the model again or fetch the "
                 "folder anew."
             ) from error
     elif index is not None:
@@ -186,8 +188,8 @@ def check_depth(source: str | os.PathLike[str], hub: HubArguments) -> None:
                 pending.append(value)
             elif name.endswith(("layers", "levels")) and isinstance(value, int) and value > count:
                 raise CheckpointError(
-                    f"{settings} has {name} {value}, but the weights beside it are {count} tensors: the "
-                    "file is damaged or another model's. Save the model again or fetch the folder anew."
+                    f"{settings} has {name} {value}, but the weights next to it have {count} tensors: the file is "
+                    "damaged or belongs to another model. Save the model again or fetch the folder again."
                 )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the configurations of GenSAR and GenSR share: a T5, and where identifiers are in its vocabulary.
+"""The settings that GenSAR and GenSR share: those of T5, and the position of identifiers in its vocabulary.
 
 No `from __future__ import annotations` here: with types as strings, `strict` checks none of them.
 """
@@ -35,7 +35,7 @@ class IdentifierT5Config(InPackage, IdentifierLevels, T5Config):
             Hash of the identifiers that the model was trained for. A catalogue with another hash is refused.
         num_items (`int`):
             Items that the model was trained with, the first rows of the catalogue; 0 before it has one. Later items
-            are scored beside the beams.
+            are scored together with the beams.
         table_hash (`str`, *optional*):
             Hash of the ids of these items, to whose rows vectors and views belong. A catalogue that begins otherwise
             is refused.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`retrieve` and `rank` for families that write identifiers: by beam search, and by the probability of each."""
+"""`retrieve` (by beam search) and `rank` (by probability) for families that write identifiers."""
 
 from __future__ import annotations
 
@@ -166,11 +166,11 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
         """Find the best items of the whole catalogue, by beam search over their identifiers.
 
         Items that training knows no event of (those added later, and those whose collaborative vector is predicted)
-        are out of the beams' reach, for the decoder has never written them. They are scored all, beside the beams.
+        cannot be reached by beam search: the decoder was not trained on them. All of them are scored in addition.
 
-        Searches and recommendations may stand in one batch, and each gets what it gets alone. Several threads
-        may call this while another sets a catalogue: see [`set_catalog`]. Weights may change between calls, not
-        during one.
+        Searches and recommendations may be mixed in one batch; each gets the same answer as alone. Several threads may
+        call this while another sets a catalogue: see [`set_catalog`]. Weights may change between calls, not during
+        one.
 
         Args:
             inputs ([`~transformers.BatchFeature`]): What the processor made of the requests.
@@ -237,7 +237,7 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
             `list[list[ScoredItem]]`: For each request its candidates, best first.
 
         Raises:
-            RequestError: If the inputs hold no candidates.
+            RequestError: If the inputs contain no candidates.
             NotFiniteError: If the model computes something that is not a finite number.
         """
         if state is not None:
@@ -292,8 +292,8 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
             RequestError: If the family cannot, or the state is of another number of users than the requests.
         """
         raise RequestError(
-            f"{type(self).__name__} reads a history anew for each question; leave `state` out, and pass the whole "
-            "history."
+            f"{type(self).__name__} reads the whole history again for each question; leave `state` out, and pass the "
+            "whole history."
         )
 
     @abstractmethod

@@ -130,7 +130,7 @@ def view_contrast(first: Tensor, second: Tensor, temperature: float, users: Tens
     if users is not None:
         is_self = torch.eye(len(users), dtype=torch.bool, device=users.device)
         logits = logits.masked_fill((users[:, None] == users) & ~is_self, float("-inf"))
-    # The equation's denominator holds both directions, the pair itself twice.
+    # The equation's denominator contains both directions, the pair itself twice.
     return (torch.cat([logits, logits.T], 1).logsumexp(1) - logits.diagonal()).mean()
 
 

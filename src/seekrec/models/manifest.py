@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoint folders: each part is saved as one, with a manifest that says what belongs together.
+"""Checkpoint folders: each part is saved as a unit, with a manifest of the files that belong together.
 
-A folder holds a model (configuration, weights), a processor (settings, tokenizer, query vectors), their catalogue in
-`catalog/` and what was measured (`results.json`, `run.json`). Each part but the catalogue, which has its own hashes,
-has a manifest with the SHA-256 of its files; those of the processor and of the results also name the model that they
-were saved beside. Loading checks them: a changed file, a part of another model or a swapped tokenizer is named.
-A folder without manifests, of an older version or of hand-picked files, loads with what else can be checked.
+A folder contains a model (configuration, weights), a processor (settings, tokenizer, query vectors), their catalogue
+in `catalog/` and its results (`results.json`, `run.json`). Each part except the catalogue, which has its own hashes,
+has a manifest with the SHA-256 of its files; the manifests of the processor and the results also name the model that
+they were saved with. Loading checks them and reports a changed file, a part of another model or a swapped tokenizer. A
+folder without manifests, from an older version or with hand-picked files, is loaded with the remaining checks.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class HubArguments(TypedDict, total=False):
 
 
 class Manifest(NamedTuple):
-    """What a manifest says: the SHA-256 of each file, and of the model that they were saved beside."""
+    """What a manifest says: the SHA-256 of each file, and of the model that they were saved with."""
 
     files: dict[str, str]
     model: str | None
@@ -174,7 +174,7 @@ def _folder_state(source: object) -> tuple[int, int] | None:
 
 
 def take_parts(source: Path, folder: Path) -> None:
-    """Copy the processor and the results of a checkpoint to a model, where they were saved beside that very model.
+    """Copy the processor and the results of a checkpoint to a model, where they were saved with that very model.
 
     Args:
         source (`Path`): The checkpoint.
@@ -237,13 +237,13 @@ def _check_files(folder: Path, part: Part, manifest: Manifest) -> None:
         if not (folder / name).is_file():
             raise CheckpointError(
                 f"{folder} has no {name}, which belongs to the {title} saved there; save the {title} again or fetch "
-                "the folder anew."
+                "the folder again."
             )
         if _digest(folder / name) != digest:
             raise CheckpointError(
-                f"{folder / name} is not the file that was saved with the {title}: it was changed or cut, or is "
-                f"another model's. Save the {title} again or fetch the folder anew; to keep a change made by hand, "
-                f"delete {manifest_file(part)}, and what belongs together is no longer checked."
+                f"{folder / name} is not the file that was saved with the {title}: it was changed or truncated, or "
+                f"belongs to another model. Save the {title} again or fetch the folder again; to keep a manual "
+                f"change, delete {manifest_file(part)}, which turns this check off."
             )
     others = sorted(set(_matching(folder, part)) - set(listed))
     if others:
@@ -256,12 +256,12 @@ def _check_files(folder: Path, part: Part, manifest: Manifest) -> None:
     model = _model_digest(folder) if (folder / manifest_file("model")).is_file() else belongs_to
     if belongs_to is not None and model is not None and belongs_to != model:
         raise CheckpointError(
-            f"The {title} in {folder} {'were' if part == 'results' else 'was'} saved beside another model "
+            f"The {title} in {folder} {'were' if part == 'results' else 'was'} saved with another model "
             f"({belongs_to[:12]}; there now: {model[:12]}). "
             + (
-                "Measure the model again, or delete them."
+                "Evaluate the model again, or delete them."
                 if part == "results"
-                else "Save the processor of this model into the folder too, or both with `save_checkpoint`."
+                else "Save this model's processor into the folder as well, or both with `save_checkpoint`."
             )
         )
 
@@ -270,16 +270,18 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        CheckpointError: If the file does not hold one.
+        CheckpointError: If the file does not contain one.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
-            f"{path} cannot be read as JSON ({error}): it is damaged. Save it again or fetch it anew."
+            f"{path} cannot be read as JSON ({error}): it is damaged. Save it again or fetch it again."
         ) from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds {type(content).__name__}, not settings; save it again or fetch it anew.")
+        raise CheckpointError(
+            f"{path} contains {type(content).__name__}, not settings; save it again or fetch it again."
+        )
     return content
 
 
@@ -347,7 +349,7 @@ def _read_manifest(path: Path) -> Manifest:
     ):
         raise CheckpointError(
             f"{path} is not a manifest of version {MANIFEST_VERSION}; save the folder again, or delete this file to "
-            "load what is there unchecked."
+            "load the folder unchecked."
         )
     return Manifest(files, model)
 

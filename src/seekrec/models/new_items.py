@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a trained scorer says of items that it was not trained on: what it says of items with texts like theirs.
+"""Scores of items that a scorer was not trained on, from its scores of items with similar texts.
 
 A softmax over all items teaches a scorer that items without training events are never the answer, so its own score of
-a new item is far below that of any other, whoever asks. The mean of its scores of the items whose texts are nearest
-says whether a user wants something like it. Means are narrower than scores, so this mean is not compared with scores
-but with the means of other items' neighbours: a new item whose mean is above a share `q` of those takes the score that
-is above a share `q` of the other items' scores.
+a new item is far below every other, for any user. The mean score of the items with the nearest texts says whether a
+user wants something similar. Means spread less than scores, so this mean is not compared with scores but with the
+neighbour means of other items: a new item whose mean is at quantile `q` of those gets the score at quantile `q` of the
+other items' scores.
 
-What a user likes lies in texts; what a query asks for, in categories too: a search asks those that are near in both.
+For recommendations neighbours are near in text; for searches they are near in text and categories.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _CATEGORY_ROWS = 128
 
 @dataclass(frozen=True, eq=False)
 class TextNeighbors:
-    """Which items speak for new ones, and for the items that the new ones are compared with.
+    """Nearest trained items, whose scores are averaged for new items and for the reference items.
 
     Args:
         rows (`np.ndarray`): int64 rows of the catalogue, ascending: the items whose scores are asked for.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every processor does: check requests and candidates, and find their items in its catalogue.
+"""The base class of processors: check requests and candidates, and find their items in the catalogue.
 
-What the processors of GenSAR and GenSR share besides stands in [`T5Processor`]: a tokenizer with identifier tokens.
+[`T5Processor`] adds what GenSAR and GenSR share: a tokenizer with identifier tokens.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ class CatalogProcessor(SavedProcessor):
             for item in items:
                 if not isinstance(item, str):
                     raise RequestError(
-                        f"`candidates[{position}]` holds {shown(item)} of type {type(item).__name__}; item ids are "
+                        f"`candidates[{position}]` contains {shown(item)} of type {type(item).__name__}; item ids are "
                         "text."
                     )
             if len(set(items)) != len(items):
@@ -174,7 +174,7 @@ class CatalogProcessor(SavedProcessor):
             unknown = [item for item in items if item not in id_map.rows]
             if unknown:
                 raise UnknownItemError(
-                    f"`candidates[{position}]` names {len(unknown)} items that the catalogue lacks: "
+                    f"`candidates[{position}]` names {len(unknown)} items that are not in the catalogue: "
                     f"{_name(unknown)}; add the items to the catalogue or leave them out."
                 )
             line_rows = [id_map.rows[item] for item in items]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a processor is saved with its catalogue, loaded, and shared on the Hub."""
+"""Save a processor with its catalogue, load it, and share it on the Hub."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class SavedProcessor(InPackage, ProcessorMixin):
             self._known_words = None
             return
         if self._catalog is None:
-            raise CatalogError("`spelling` holds words of a catalogue's items; call `set_catalog` first.")
+            raise CatalogError("`spelling` contains words of a catalogue's items; call `set_catalog` first.")
         items = self._catalog.items
         is_whole = words.num_items == items.num_rows
         self._known_words = items if is_whole else items.slice(0, words.num_items), words
@@ -76,7 +76,7 @@ class SavedProcessor(InPackage, ProcessorMixin):
         """Use this catalogue from now on, one grown by `add_items` for example, or an earlier one again.
 
         Other threads may call the processor meanwhile; each call uses one catalogue, whole. Inputs name items by row,
-        so a model must hold the rows that its processor gives: a grown catalogue goes to the model first, a smaller
+        so a model must contain the rows that its processor gives: a grown catalogue goes to the model first, a smaller
         one to the processor first.
         """
         self._catalog = catalog
@@ -120,7 +120,7 @@ class SavedProcessor(InPackage, ProcessorMixin):
         return push_processor(self, push)
 
     def _save_files(self, folder: Path) -> None:
-        """Write what is saved beside the settings."""
+        """Write what is saved with the settings."""
         if self._catalog is not None:
             save_bundled_catalog(self._catalog, folder)
         save_spelling(self.spelling, folder)
@@ -160,14 +160,14 @@ class SavedProcessor(InPackage, ProcessorMixin):
             keeps_less = name.startswith("max_") and isinstance(own, int) and isinstance(other, int) and own < other
             if own != other and not keeps_less:
                 raise CheckpointError(
-                    f"The processor in {os.fspath(source)} is for a model whose `{name}` is {own!r}, the model there "
-                    f"has {other!r}: they are not of one checkpoint. Save both with `save_checkpoint`, or fetch the "
-                    "folder anew."
+                    f"The processor in {os.fspath(source)} is for a model whose `{name}` is {own!r}, but the model "
+                    f"there has {other!r}: they are not from one checkpoint. Save both with `save_checkpoint`, or "
+                    "fetch the folder again."
                 )
 
     def to_dict(self) -> dict[str, object]:
         """Return the settings alone."""
-        bare = copy.copy(self)  # other threads go on answering with this one
+        bare = copy.copy(self)  # other threads continue answering with this one
         for name in self._not_settings:
             bare.__dict__.pop(name, None)
         return super(SavedProcessor, bare).to_dict()

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models and processors as repositories of the Hub: one commit, complete, with a module that leads to this package.
+"""Publish models and processors as Hub repositories: one complete commit, with a module that imports this package.
 
-The classes of a model stand in this package, so its repository holds a few lines that import it and no code of the
-model. With them `AutoModel.from_pretrained(repo, trust_remote_code=True)` works where nobody has imported `seekrec`,
-and transformers says `pip install seekrec` where it is not installed. A folder that `save_pretrained` writes has no
-such module: whoever wrote it has the package.
+The model classes are in this package, so a repository contains only a few lines that import it. With them
+`AutoModel.from_pretrained(repo, trust_remote_code=True)` works without importing `seekrec` first, and transformers
+suggests `pip install seekrec` if it is not installed. A folder that `save_pretrained` writes has no such module,
+because its author has the package.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Publisher(Protocol):
 
 
 class InPackage:
-    """A class that repositories import from this package; its code is not saved beside what is."""
+    """A class that repositories import from this package; its code is not saved with what is."""
 
     @classmethod
     def register_for_auto_class(cls, auto_class: str = "") -> None:

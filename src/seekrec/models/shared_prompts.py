@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""T5 over many prompts that begin alike: the common part once, the rest of each prompt for itself.
+"""T5 over many prompts with a common prefix: the prefix is computed once, each suffix separately.
 
-A prompt is a *prefix*, the same for all candidates of a request, and a *suffix* of each candidate's own. The prefix
-attends to itself, a suffix to the prefix and to itself: what plain T5 computes with such a mask over each whole
-prompt, but here keys and values of the prefix are computed, kept and multiplied once for all suffixes. The decoder's
-first step sees both parts. Prefixes are padded on the left, so the distance from a suffix to any position of its
-prefix is the same in all rows, which is all that T5's position bias looks at.
+A prompt is a *prefix*, the same for all candidates of a request, and a *suffix* for each candidate. The prefix attends
+to itself, a suffix to the prefix and to itself: what plain T5 computes with such a mask over each whole prompt, but
+here keys and values of the prefix are computed, kept and multiplied once for all suffixes. The decoder's first step
+sees both parts. Prefixes are padded on the left, so the distance from a suffix to any position of its prefix is the
+same in all rows; T5's position bias depends on distances only.
 """
 
 from __future__ import annotations

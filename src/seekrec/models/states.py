@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""States: histories that a model has read, to be asked about any number of times, to grow and to be joined.
+"""States: encoded histories that answer any number of requests, and can be extended and joined.
 
-What a family keeps of a history is its own: [`StreamState`], [`HistoryState`]. What is asked of states stands here.
+Each family stores its own kind: [`StreamState`], [`HistoryState`]. This module defines what all states can do.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from seekrec.util.files import replace_file
 
 
 class State(Protocol):
-    """Histories that a model has read, a row a user."""
+    """Histories that a model has read, a row per user."""
 
     @property
     def nbytes(self) -> int:
@@ -33,10 +33,10 @@ class State(Protocol):
         """Return the states of some rows, in the order asked."""
 
     def compact(self) -> Self:
-        """Cut padding off: a row that was picked keeps no other's length."""
+        """Remove padding that no row needs, for example after `select`."""
 
     def join(self, others: Sequence[Self]) -> Self:
-        """Put the states of other users below these; nothing is read again."""
+        """Concatenate states of other users along the batch dimension; nothing is read again."""
 
 
 StateT = TypeVar("StateT", bound=State)
@@ -56,7 +56,7 @@ class StatefulModel(Generic[StateT]):
             [`State`]: Pass it as `state=` to `retrieve` and `rank`, or to [`extend`].
 
         Raises:
-            RequestError: If the model, as it was configured, reads a history anew for each question.
+            RequestError: If the model, as it was configured, reads the history again for each request.
         """
 
     @abstractmethod
@@ -78,7 +78,7 @@ class StatefulModel(Generic[StateT]):
     def save_state(self, state: StateT, path: str | Path) -> None:
         """Write a state as one safetensors file.
 
-        The file holds what was read, not what the weights made of it: it fits whatever weights read it again.
+        The file contains what was read, not what the weights made of it: it fits whatever weights read it again.
 
         Args:
             state ([`State`]): What was read.
@@ -150,7 +150,7 @@ def check_num_requests(num_users: int, num_requests: int) -> None:
     """
     if num_users != num_requests:
         raise RequestError(
-            f"`state` holds the histories of {num_users} users for {num_requests} requests; pass one for each, "
+            f"`state` contains the histories of {num_users} users for {num_requests} requests; pass one for each, "
             "`state.select(rows)` picks and repeats them."
         )
 
@@ -163,7 +163,7 @@ def check_num_histories(num_users: int, num_lists: int) -> None:
     """
     if num_users != num_lists:
         raise RequestError(
-            f"The state holds the histories of {num_users} users, the events are of {num_lists}; pass a list of "
+            f"The state contains the histories of {num_users} users, the events are of {num_lists}; pass a list of "
             "events for each, `state.select(rows)` picks and repeats users."
         )
 
@@ -177,8 +177,8 @@ def refuse_earlier(row: int, before: int, timestamp: int) -> NoReturn:
         timestamp (`int`): Its own.
     """
     raise RequestError(
-        f"An event of user {row} has timestamp {timestamp}, the one before it {before}: a state takes later events "
-        "only. Leave it out, or read the whole history again in order."
+        f"An event of user {row} has timestamp {timestamp}, the one before it {before}: a state accepts later events "
+        "only. Leave it out, or encode the whole history again in order."
     )
 
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Histories that a causal encoder has read: what later events and questions need of them.
+"""Encoded histories of a causal encoder, to which events can be added and questions asked.
 
-A position attends to itself and what stands before it, and T5's bias looks at distances alone, so keys and values of a
-history stay what they are whatever follows. They are padded on the left: what follows has the same distance to a
-position of its history in all rows. An event that falls out of what a model reads was seen by those after it, so then
-all are read again; for that a state keeps the tokens.
+A position attends to itself and to earlier ones, and T5's bias depends on distances only, so keys and values of a
+history do not change when events follow. They are padded on the left, so that what follows has the same distance to a
+history position in all rows. When an event falls out of the model's window, later events have already attended to it,
+so all are read again; for that a state keeps the tokens.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from seekrec.util.finite import check_finite
 _KIND = "seekrec-stream-state"
 # What stands where there is nothing.
 _FILL = {"seen_rows": -1, "query_words": NO_WORD}
-# What a processor reads of queries beside their tokens, in the order of each row; see `GenSARProcessor.read_queries`.
+# What a processor reads of queries in addition to their tokens, in the order of each row; see
+# `GenSARProcessor.read_queries`.
 QUERY_PARTS = ("query_words", "query_vectors")
 _PLAIN = ("input_ids", "is_token", "num_queries", "seen_rows", "times")
 
@@ -42,7 +43,8 @@ class StreamTokens:
         input_ids (`torch.Tensor`): int64 tokens, `(batch, length)`.
         is_token (`torch.Tensor`): bool, False for padding, `(batch, length)`.
         num_queries (`torch.Tensor`): int64 queries of each row, `(batch,)`.
-        queries (`dict[str, torch.Tensor]`): What is read of queries beside tokens, `(batch, most_queries, any)`.
+        queries (`dict[str, torch.Tensor]`): What is read of queries in addition to tokens, `(batch, most_queries,
+            any)`.
         seen_rows (`torch.Tensor`): int64 items that each user acted on, oldest first, be it before these events,
             `(batch, most_seen)`; -1 for none.
         times (`torch.Tensor`): int64 timestamps of the first and the last event, `(batch, 2)`; -1 for none.
@@ -71,7 +73,7 @@ class StreamTokens:
         """
         missing = [name for name in ("seen_rows", "history_times", "behavior_ids") if name not in inputs]
         if missing:
-            raise RequestError(f"The inputs hold no `{missing[0]}`; make them with the model's own processor.")
+            raise RequestError(f"The inputs contain no `{missing[0]}`; make them with the model's own processor.")
         ids = inputs["input_ids"].to(device)
         is_token = inputs["attention_mask"].to(device).bool()
         is_query = is_token & (ids == vocabulary.behavior_token_ids["search_query"])
@@ -97,7 +99,7 @@ class StreamTokens:
 
         Raises:
             DataError: If the file is something else, or contradicts itself.
-            NotFiniteError: If a vector holds a number that is not finite.
+            NotFiniteError: If a vector contains a number that is not finite.
         """
         try:
             arrays = load_tensors(path, _KIND)
@@ -106,7 +108,7 @@ class StreamTokens:
             read._check(vocabulary, vocab_size, arrays)
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             raise DataError(
-                f"{path} holds no state of streams ({error}); write it with `model.save_state` of a GenSAR."
+                f"{path} contains no state of streams ({error}); write it with `model.save_state` of a GenSAR."
             ) from error
         if "query_vectors" in queries:
             check_finite(f"The query vectors of {path}", queries["query_vectors"], "row", "read the histories again")
@@ -118,7 +120,7 @@ class StreamTokens:
         kinds = {name: (part.dtype, part.ndim) for name, part in {**self._plain, **self.queries}.items()}
         dims = dict.fromkeys(_PLAIN, 2) | {"num_queries": 1} | dict.fromkeys(self.queries, 3)
         if others or kinds != {name: (types.get(name, torch.int64), dims[name]) for name in kinds}:
-            raise ValueError(f"it holds other tensors than a state: {sorted({*kinds, *others})}")
+            raise ValueError(f"it contains other tensors than a state: {sorted({*kinds, *others})}")
         num_users, widths = len(ids), {part.shape[1] for part in self.queries.values()}
         of_others = any(len(part) != num_users for part in self.tensors)
         if of_others or self.is_token.shape != ids.shape or self.times.shape[1] != 2 or len(widths) > 1:
@@ -128,7 +130,7 @@ class StreamTokens:
         if not torch.equal(is_query.sum(1), self.num_queries) or any(width < most for width in widths):
             raise ValueError("its queries are not those of its tokens")
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < vocab_size:
-            raise ValueError(f"it holds tokens that the model, of {vocab_size}, lacks")
+            raise ValueError(f"it contains tokens that the model, of {vocab_size}, lacks")
 
     @property
     def _plain(self) -> dict[str, Tensor]:

@@ -2,8 +2,7 @@
 """A T5 that can start from a checkpoint of T5, T5 1.1, Flan-T5 or mT5, and has rows for identifiers in its tables.
 
 T5 1.1, Flan-T5 and mT5 have an output layer of their own (`lm_head`), T5 reads its answers off the token embeddings.
-transformers ties the head of all of them whenever it can, so what a checkpoint has is kept in the configuration, as
-`untied_head`.
+transformers ties the head whenever it can, so the configuration records in `untied_head` what a checkpoint has.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ class T5Backbone(T5ForConditionalGeneration):
 
     @property
     def modules_outside_t5(self) -> list[str]:
-        """Names of the modules that no T5 checkpoint has: trained whole beside the adapters of the generator."""
+        """Names of the modules that no T5 checkpoint has: trained whole alongside the adapters of the generator."""
         return []
 
     @classmethod
@@ -73,8 +72,8 @@ class T5Backbone(T5ForConditionalGeneration):
         missing = sorted(set(found["missing_keys"]) & set(needed))
         if missing:
             raise ConfigurationError(
-                f"{name_or_path} lacks {len(missing)} weights of a T5, such as {missing[0]!r}: they would be random. "
-                "Pass a checkpoint of an encoder and a decoder, such as 'google/flan-t5-base'."
+                f"{name_or_path} lacks {len(missing)} weights of a T5, such as {missing[0]!r}, which would be random. "
+                "Pass a checkpoint with an encoder and a decoder, such as 'google/flan-t5-base'."
             )
         model.config.untied_head = model.lm_head.weight is not model.shared.weight
         return model

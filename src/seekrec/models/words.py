@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Learned words: a vector for each word of a log, which queries and items are read by beside their frozen vectors.
+"""Learned word vectors: one for each word of a log, added to the frozen vectors of queries and items.
 
 Words are folded and cut as BM25, the query log and the views cut them (`split_words`): plural endings are folded,
-Chinese, Japanese and Korean come in pairs of characters. They are known by hashes: whoever is given a model cannot
-read from it what people typed. So what lays texts out needs no vocabulary, and the vocabulary that a model was trained
-with lies among its weights: it cannot be another model's.
+Chinese, Japanese and Korean come in pairs of characters. Words are stored as hashes, so a model does not reveal what
+people typed. Preparing texts therefore needs no vocabulary, and the vocabulary that a model was trained with is saved
+among its weights, where it cannot be mixed up with another model's.
 
-Names of categories are known the same way, each in one piece.
+Names of categories are stored the same way, each as one unit.
 
-A word that training did not know is left out. In a shared bucket it would have the vector of others, and one of its
-own would be random; what it means, the frozen vector of the text says.
+A word that was not in training is left out. In a shared bucket it would have the vector of other words, and a vector
+of its own would be random; its meaning is in the frozen vector of the text.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def item_word_keys(items: pa.Table, fields: Sequence[str] = TEXT_FIELDS) -> Ragg
         fields (`Sequence[str]`): Some of `"title"`, `"description"`, `"categories"`.
 
     Returns:
-        `Ragged`: int64, one row an item.
+        `Ragged`: int64, one row per item.
     """
     try:
         return _keys(item_words(items, fields))
@@ -69,7 +69,7 @@ def item_category_keys(items: pa.Table) -> Ragged:
         items (`pyarrow.Table`): Rows of `ITEM_FEATURES`.
 
     Returns:
-        `Ragged`: int64, one row an item; those of a name alone are what [`category_keys`] returns.
+        `Ragged`: int64, one row per item; those of a name alone are what [`category_keys`] returns.
     """
     return _keys(list(map(_category_names, items["categories"].to_pylist())))
 

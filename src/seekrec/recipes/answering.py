@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a recipe knows of its model's answers: how they are validated, and tested beside baselines."""
+"""The part of a recipe that evaluates its model: validation, and the test against baselines."""
 
 from __future__ import annotations
 
@@ -84,11 +84,15 @@ class AnsweringRecipe(RecipeSettings, ABC, Generic[ModelT, ProcessorT]):
         return has_training_events(self.split) if self.parts is None else self.parts.facts.has_acts
 
     def test(self, model: ModelT) -> list[ResultRow]:
-        """Evaluate a model beside baselines on the same split, write the results into its folder and print them."""
+        """Evaluate a model and baselines on the same split, write the results into its folder and print them."""
         self.fit_evaluation()
         rows = self.compare(model)
         self.record(rows)
-        print(format_table(rows) if rows else "No test case was ranked; see above what there was no time for.")
+        print(
+            format_table(rows)
+            if rows
+            else "No test case was ranked; the log above says what was skipped for lack of time."
+        )
         self.report(model)
         return rows
 

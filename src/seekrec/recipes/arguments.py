@@ -32,7 +32,7 @@ SPLIT_SEED = 0
 class DataArguments:
     """The log, the construction of its searches, and the split.
 
-    What is not said of an own log's tables is recognized from their columns and contents.
+    What is not said of your own log's tables is recognized from their columns and contents.
 
     Args:
         dataset (`str`, *optional*): Reader of the log; `tables` where `events` is given.
@@ -50,7 +50,7 @@ class DataArguments:
         category_separator (`str`, *optional*): Own log: what stands between the names of a category path.
         has_time (`bool`, *optional*): Own log: whether events have times, or only an order.
         max_refused (`float`, *optional*): The largest share of a table's rows that may be refused.
-        engine (`str`): Where an own log is read, learnt from and evaluated: on this machine, or on a Ray cluster.
+        engine (`str`): Where your own log is read, learned from and evaluated: on this machine, or on a Ray cluster.
         construction (`str`):
             Searches for a log without any: `split` labels each interaction as one of the two, `copy` as both, as the
             papers do; `tags` takes what users typed as tags, where the log has such.
@@ -114,7 +114,7 @@ class CollaborativeArguments:
 
 @dataclass
 class IdentifierArguments(IdentifierLevels):
-    """Identifiers learnt from the vectors, on top of [`IdentifierLevels`].
+    """Identifiers learned from the vectors, on top of [`IdentifierLevels`].
 
     Args:
         identifier_views (`list[str]`):
@@ -164,9 +164,9 @@ class EvaluationArguments:
             though no more than 10,000 (by as many, where the run has a limit of time).
         max_test_cases (`int`, *optional*): Number of cases of each task in the final table; all if not given.
         candidate_protocols (`list[str]`): Protocols in addition to full ranking.
-        num_negatives (`int`): Number of negatives beside the target in protocols with candidates.
+        num_negatives (`int`): Number of negatives alongside the target in protocols with candidates.
         baselines (`list[str]`):
-            What the table also holds: `none`; the `usual` baselines; beside them clicks by query and word
+            What the table also holds: `none`; the `usual` baselines; alongside them clicks by query and word
             (`query_log`), BM25 and dense text fused by rank (`rank_fusion`), items of the same users, and of those the
             ones that they took close together (`item_knn`), a wide SASRec of a sampled softmax (`sampled_sasrec`), and
             two bounds: a search that is told which items a synthetic query was made for (`query_group`), and what the
@@ -200,12 +200,12 @@ class EvaluationArguments:
 
     @property
     def has_baselines(self) -> bool:
-        """Whether the table holds any baseline."""
+        """Whether the table contains any baseline."""
         return bool(self.baselines) and "none" not in self.baselines
 
     @property
     def more_baselines(self) -> list[MoreBaseline]:
-        """The baselines beside the usual ones."""
+        """The baselines in addition to the usual ones."""
         return [name for name in MORE_BASELINES if name in self.baselines or "all" in self.baselines]
 
 
@@ -237,8 +237,8 @@ class RunArguments:
             raise ConfigurationError(f"`max_minutes` is {self.max_minutes:g}; give the minutes that the run may take.")
         if self.max_minutes is not None and self.refit != "none":
             raise ConfigurationError(
-                f"`refit` is {self.refit}, which trains a second time for as long as was best the first time, beside "
-                f"`max_minutes: {self.max_minutes:g}`; leave out one of them."
+                f"`refit` is {self.refit}, which trains a second time for as long as was best the first time, "
+                f"together with `max_minutes: {self.max_minutes:g}`; leave out one of them."
             )
 
 

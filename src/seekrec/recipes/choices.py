@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings that follow from a log and a machine: for each its value, and why.
+"""Settings chosen from the log and the machine, each with its reason.
 
-The values of the models were found on MovieLens-100K and Amazon Scientific (see the RESULTS.md of each family); what
-depends on size, text, searches and times is decided here.
+The model settings were tuned on MovieLens-100K and Amazon Scientific (see the RESULTS.md of each family); settings
+that depend on the log's size, text, searches and times are chosen here.
 """
 
 from __future__ import annotations
@@ -47,22 +47,22 @@ def choose(family: str, situation: Situation) -> list[Choice]:
 def _check(s: Situation) -> None:
     if not s.log.num_users_to_hold_out:
         raise ConfigurationError(
-            f"No user of {s.log.name} has three interactions or more, so none has events to learn from, to choose by "
-            "and to test on. Give a log over a longer time, or say which column holds the user: --column_map "
-            "user_id=... (a column that is new with each visit is a session_id)."
+            f"No user of {s.log.name} has three interactions or more, so no user has events for training, validation "
+            "and test. Give a log over a longer time, or say which column holds the user: --column_map user_id=... (a "
+            "column that is new with each visit is a session_id)."
         )
     construction = s.given.get("construction")
     if construction in ("split", "copy") and not s.log.has_searches and not s.can_construct:
         raise ConfigurationError(
             f"`construction` is {construction}, but no item of {s.log.name} has a category path of two or more levels "
-            "to make queries from. Leave it out to learn recommendation alone, or name a column of paths: "
+            "to make queries from. Leave it out to train recommendation only, or name a column of category paths: "
             "--column_map categories=... and --category_separator."
         )
 
     if s.given.get("tasks") == "search" and not s.has_searches:
         raise ConfigurationError(
-            f"`tasks` is search, and {s.log.name} has no searches, nor categories to make any from. Leave `tasks` out "
-            "to learn recommendation, or name the column of what people searched for: --column_map query=..."
+            f"`tasks` is search, but {s.log.name} has no searches, and no categories to make them from. Leave `tasks` "
+            "out to train recommendation, or name the column with the queries: --column_map query=..."
         )
 
 

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training on a Ray cluster: Ray Train starts a process on each GPU or node, and connects them.
 
-Each process runs the recipe up to its saved model as one does that accelerate starts, with the ranks, the shards of
-the data and the checkpoints that it has there; all nodes share the folder of the run. Where a process is lost, so are
-the others of its try; the next one goes on from the last checkpoint with as many processes. They share the processors
-that are left, so a global batch stays what it was.
+Each process runs the recipe up to its saved model, with the same ranks, data shards and checkpoints as under
+accelerate; all nodes share the folder of the run. If a process is lost, the whole attempt is restarted from the last
+checkpoint with as many processes. They share the remaining processors, so the global batch stays the same.
 """
 
 from __future__ import annotations
@@ -183,13 +182,13 @@ def _train_in_processes(
                 lost = 0 if after > before else lost + 1
                 if not is_lost or lost == _MAX_LOST:
                     raise
-                logger.warning("A process of the training was lost; it goes on from step %d.", after)
+                logger.warning("A training process was lost; resuming from step %d.", after)
                 time.sleep(_SECONDS_TO_NOTICE)
             except ControllerError:
                 waits += 1
                 if waits == _MAX_WAITS:
                     raise
-                logger.warning("The cluster has no places for %d processes; it is asked again.", workers.number)
+                logger.warning("The cluster cannot schedule %d workers; retrying.", workers.number)
 
 
 def _run_in_group(make_recipe: Callable[[], Recipe[ModelT, ProcessorT]], folder: str, seconds: float) -> None:

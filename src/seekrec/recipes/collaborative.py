@@ -71,7 +71,7 @@ def prepare_sasrec(
         seed (`int`): Seed of SASRec.
         num_unseen_events (`int`): Number of last interactions of each user that are left out: `last_interactions`.
         start_from (`tuple`, *optional*): Earlier result of this function, to continue for `num_finishing_epochs`.
-        num_finishing_epochs (`int`): Epochs of a training that goes on.
+        num_finishing_epochs (`int`): Epochs of a training that continues.
         whole ([`PartitionedSplit`], *optional*): What is trained on, where `split` is a sample of it, which chooses
             the epoch.
 
@@ -123,7 +123,7 @@ def _train_once(
 
     Args:
         name (`str`): Name of the stage.
-        key (`Mapping`): What it depends on, beside the logs and the seed.
+        key (`Mapping`): What it depends on, in addition to the logs and the seed.
         split (`Split`): Has the validation cases.
         whole (`Split` or [`PartitionedSplit`]): Its training events are learned from.
         config ([`SASRecConfig`]): The model.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The console command `seekrec`: train a family from a log, serve it, or see one learn from a simulated shop.
+"""The console command `seekrec`: train a family on a log, serve it, or try one on a simulated shop.
 
 ```bash
 seekrec train intsr --events my/events.parquet --items my/items.csv
@@ -138,7 +138,7 @@ def _make_parser() -> argparse.ArgumentParser:
             "serve",
             help="answer over HTTP from a trained model, with a store of events and a catalogue that changes",
             description="Recommends, searches and ranks over HTTP; http://HOST:PORT/docs describes the routes.\n"
-            f"Where the environment variable {serving.TOKEN_VARIABLE} is set, requests must hold it, and admin\n"
+            f"Where the environment variable {serving.TOKEN_VARIABLE} is set, requests must contain it, and admin\n"
             "routes are on.",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
@@ -147,7 +147,7 @@ def _make_parser() -> argparse.ArgumentParser:
         "quickstart",
         help="from nothing to answers in under two minutes, on a simulated shop",
         description="Simulates a shop, trains IntSR on its log for a minute, and shows what it recommends to one\n"
-        "user and finds for a search, beside what the user chose and what the simulator knows.",
+        "user and finds for a search, alongside what the user chose and what the simulator knows.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     quickstart.add_argument("--output_dir", default="runs/quickstart", help="folder of the shop and the model")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluation of every recipe: validation during training, and all systems on the test cases at the end."""
+"""Evaluate a recipe: the model on validation during training, and all systems on the test at the end."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 # Searches that are evaluated in every form: few enough for five rankings, and differences are paired.
 MAX_QUERY_FORM_CASES = 300
-# Parts of a test beside the tables, which go by the names of their protocols: what a clock is asked for them.
+# Parts of a test alongside the tables, which go by the names of their protocols: what a clock is asked for them.
 QUERY_FORM_PART, MEASURE_PART, NEW_ITEM_PART, CALIBRATION_PART = "query forms", "lists", "new items", "calibration"
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Saved models that stand in the table of another run: they must not have learned from its test."""
+"""Load saved models for the table of another run, and check that they were not trained on its test."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def _load_other(
     model = AutoModel.from_pretrained(folder).eval()
     if model.catalog.id_map.ids != catalog.id_map.ids:
         raise ConfigurationError(
-            f"`compare_with` names {folder!r}, whose catalogue has {len(model.catalog)} items that are not the "
-            f"{len(catalog)} of this data set in this order; name a model trained on the same log."
+            f"`compare_with` names {folder!r}, whose catalogue of {len(model.catalog)} items differs from this data "
+            f"set's {len(catalog)} items, or has them in another order; name a model trained on the same log."
         )
     family = type(model).__name__.partition("For")[0]
     own = [row for row in read_tested(folder, split) if row.system in (family, "HSTU")]
@@ -117,13 +117,13 @@ def read_tested(folder: str | Path, split: Split | PartitionedSplit) -> list[Res
     """
     if read_refit(folder).get("learned_from") == EVERYTHING:
         raise ConfigurationError(
-            f"`compare_with` names {str(folder)!r}, which has learned from all events of its log (`refit` "
-            f"{EVERYTHING}), these test cases among them; name a run without that."
+            f"`compare_with` names {str(folder)!r}, which was trained on all events of its log (`refit` "
+            f"{EVERYTHING}), including these test cases; name a run without `refit`."
         )
     results = Path(folder) / "results.json"
     rows = read_results(results) if results.is_file() else []
     if not rows:
-        logger.warning("%s has no results, so whether it was trained on this split is not known.", folder)
+        logger.warning("%s has no results, so it is unknown whether it was trained on this split.", folder)
     elif split.fingerprint not in {row.split_fingerprint for row in rows}:
         raise ConfigurationError(
             f"`compare_with` names {str(folder)!r}, which was trained on another split ({rows[0].dataset}, "

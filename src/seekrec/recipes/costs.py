@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Expected time, memory and disk of the stages of a run.
+"""Estimate time, memory and disk of the stages of a run.
 
-For each stage: the floating-point operations that its sizes make, over those that this machine did a second in a
-probe, times a factor that was measured once (`FACTORS`). Small models wait for memory and Python more than they
-multiply, so factors are large; they were found on one core for logs of a hundred thousand events. What does not go
-with them is in seconds of a core, of which a process on a busy machine gets a share. Expect to be right within a
-factor of two. A run with a budget times its real steps before it trains; see `recipes/fit.py`.
+For each stage: its floating-point operations, divided by this machine's speed in a short probe, times a factor that
+was measured once (`FACTORS`). Small models wait for memory and Python more than they multiply, so factors are large;
+they were measured on one core for logs of a hundred thousand events. Other work is estimated in core seconds, and a
+process on a busy machine gets only a share of a core. Expect estimates within a factor of two. A run with a budget
+times its real steps before it trains; see `recipes/fit.py`.
 """
 
 from __future__ import annotations
@@ -319,10 +319,10 @@ def _measure(family: str, situation: Situation, values: Mapping[str, object]) ->
     if family == "gensar":
         history = _number(values, "max_history_recommendations", 5) + _number(values, "max_history_searches", 5)
         rows = log.num_users_to_hold_out + 2 * log.num_interactions / history
-        # Other tasks have their share of rows beside the histories.
+        # Other tasks have their share of rows alongside the histories.
         weights = parse_weights([str(one) for one in _list(values, "task_weights")] or ["nrip=1"], "task_weights")
         rows *= 1 + sum(weight for name, weight in weights.items() if name not in HISTORY_TASKS)
-        # The encoder reads a vector an event, the decoder writes four codes for each target.
+        # The encoder reads a vector per event, the decoder writes four codes for each target.
         tokens = history * (1 + 5 * 2)
         operations = 6 * tokens * (layers * layer + 0.1 * vocabulary * width)
         beams = _number(values, "num_beams", 50)

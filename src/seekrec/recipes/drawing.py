@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of results: values with their intervals, curves of a setting, and both tasks in one plane.
+"""Plot results: values with their intervals, curves over a setting, and the two tasks against each other.
 
-Needs matplotlib, which the extra `bench` brings.
+Needs matplotlib, from the extra `bench`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def panels(path: Path, num_rows: int, num_columns: int, *, size: tuple[float, fl
     Args:
         path (`Path`): Where to.
         num_rows (`int`): Panels below each other.
-        num_columns (`int`): Panels beside each other.
+        num_columns (`int`): Panels side by side.
         size (`tuple[float, float]`): Width and height of a panel in inches.
 
     Raises:

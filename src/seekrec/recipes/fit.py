@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fit a training into the time that is left: steps and rankings are timed, then epochs and cases are chosen."""
+"""Fit a training into the remaining time: time steps and rankings, then choose the numbers of epochs and cases."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ class GenSARRecipe(T5Recipe[GenSARForConditionalGeneration, GenSARProcessor]):
                     f"`task_weights` has {ITEM_QUERIES!r}, which needs `corpus: stream`; set that, or leave it out."
                 )
             in_histories = {}
-        # They stand in the same rows, so a lower weight is fewer of its targets.
+        # They are in the same rows, so a lower weight is fewer of its targets.
         shares = {name: weight / max(in_histories.values()) for name, weight in in_histories.items()}
         others = [name for name in weights if name not in (*in_histories, ITEM_QUERIES)]
         self.rows: DatasetDict | CorpusShards

@@ -77,7 +77,7 @@ def make_gensr_model(
     yes, no = (tokens[0] for tokens in encode_text(tokenizer, ["Yes", "No"], as_written=True))
     if yes == no:
         raise ConfigurationError(
-            "Yes and No begin with the same token of this tokenizer; use another backbone, or a larger "
+            "Yes and No begin with the same token in this tokenizer; use another backbone, or a larger "
             f"`tokenizer_vocab_size` than {t5.tokenizer_vocab_size}."
         )
     recommender = None
@@ -190,7 +190,7 @@ class GenSRRecipe(T5Recipe[GenSRForConditionalGeneration, GenSRProcessor]):
     @property
     def selection_protocols(self) -> Sequence[RankingProtocol]:
         """The protocols of validation that choose the checkpoint: those of the table for what is trained."""
-        # Views are weighed when the model has learnt.
+        # Views are weighed when the model has learned.
         searches = self.config.writes_identifiers and self.config.retrieve_by != "views"
         full: list[RankingProtocol] = ["full"] if searches else []
         if not self.config.scores_candidates:
@@ -215,9 +215,8 @@ class GenSRRecipe(T5Recipe[GenSRForConditionalGeneration, GenSRProcessor]):
         super().prepare_data()
         if self.parts is not None and self.collaborative.collaborative_source == "lightgcn":
             raise ConfigurationError(
-                f"{self.parts.split.log.name!r} is trained from partitions, and LightGCN (`collaborative_source: "
-                "lightgcn`) needs a vector of each user and all interactions in memory; pass --collaborative_source "
-                "sasrec."
+                f"{self.parts.split.log.name!r} is trained from partitions, but LightGCN (`collaborative_source: "
+                "lightgcn`) needs all users and interactions in memory; pass --collaborative_source sasrec."
             )
 
     def prepare_embeddings(self) -> None:

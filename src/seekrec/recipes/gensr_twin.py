@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What GenSR's paper measures of its inside, against a discriminative twin: figures 3 and 4, and table 5.
+"""The analyses of GenSR's paper against a discriminative twin: figures 3 and 4, and table 5.
 
-Both are trained on the same batches (see `training.two_heads`); the states that they answer test candidates from are
-compared: how much they say of what the user took (table 5), and how far the two tasks are apart in them (figure 3).
+Both are trained on the same batches (see `training.two_heads`); their final states for test candidates are compared:
+how informative they are about the user's choice (table 5), and how well they separate the two tasks (figure 3).
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class PairStates(NamedTuple):
         steps (`np.ndarray`): int64 `(num_looks,)`: steps of training at which gradients were compared.
         cosines (`np.ndarray`): float64 `(num_looks, 2)`: of both models; see `training.two_heads`.
         tasks (`np.ndarray`): int64 `(num_cases,)`: number of the task of each test case.
-        inputs (`np.ndarray`): float32 `(num_cases, size)`: mean text vector of the history, beside that of the target.
+        inputs (`np.ndarray`): float32 `(num_cases, size)`: mean text vector of the history, next to that of the
+            target.
         states (`np.ndarray`): float32 `(2, num_cases, 2, d_model)`: of both models, of the target and of an item drawn
             uniformly, the state that the answer is made from.
     """

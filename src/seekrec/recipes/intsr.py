@@ -74,7 +74,7 @@ class IntSRRecipe(WindowRecipe[IntSRForSearchAndRecommendation, IntSRProcessor])
 
     @property
     def num_ranked_negatives(self) -> int:
-        """Number of items that the ranking head sees beside a target in training."""
+        """Number of items that the ranking head sees alongside a target in training."""
         return self.config.num_ranking_negatives
 
     def from_data(self) -> dict[str, object]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a split to embeddings and a catalogue: stages that the recipes of all families share."""
+"""The stages from a split to embeddings and a catalogue, shared by all families."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class PreparedItems:
     Args:
         catalog ([`Catalog`]): Items, identifiers and embeddings.
         sasrec ([`SASRecForNextItem`]): The collaborative embedding, and a baseline.
-        quality ([`IdentifierQualityReport`], *optional*): Quality of the identifiers, where they were learnt.
+        quality ([`IdentifierQualityReport`], *optional*): Quality of the identifiers, where they were learned.
     """
 
     catalog: Catalog
@@ -126,7 +126,7 @@ def prepare_items(
 
     Args:
         split (`Split`): Holds the items.
-        embeddings ([`ItemEmbeddings`]): Vectors that the identifiers are learnt from.
+        embeddings ([`ItemEmbeddings`]): Vectors that the identifiers are learned from.
         settings ([`IdentifierArguments`]): Learner and levels.
         cache ([`StageCache`]): Finds what was done before.
         has_events (`np.ndarray`): bool of each item: training acts on it.
@@ -178,7 +178,7 @@ def prepare_items(
         libraries=("torch", "transformers", "numpy", "scipy", "scikit-learn"),
         time=time,
     )
-    # What SASRec has of an item without training events is where it began: nothing is learnt from it.
+    # What SASRec has of an item without training events is where it began: nothing is learned from it.
     catalog = replace(catalog, is_predicted=catalog.is_predicted | ~has_events)
     logger.info("identifiers:\n%s", quality)
     return PreparedItems(catalog, embeddings.sasrec, quality)
@@ -187,7 +187,7 @@ def prepare_items(
 def prepare_plain_items(
     split: Split, embeddings: ItemEmbeddings, *, atomic: bool, has_events: np.ndarray
 ) -> PreparedItems:
-    """Put the items into a catalogue whose identifiers are not learnt.
+    """Put the items into a catalogue whose identifiers are not learned.
 
     Args:
         split (`Split`): Holds the items.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start a recipe: settings from the command line, one run per folder, one process for the first stages."""
+"""Start a recipe: read the settings, lock the folder of the run, and run the first stages in one process."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def scale_summary(summary: LogSummary, parts: PartitionedLog) -> LogSummary:
     times = num_events / summary.num_events
     num_users = parts.num_users if parts.sampled_from is None else round(times * parts.num_users)
     logger.info(
-        "The log has %d events of %s%d users; a part of it was summarised, %d events.",
+        "The log has %d events of %s%d users; the summary is of a sample of %d events.",
         num_events,
         "" if parts.sampled_from is None else "about ",
         num_users,
@@ -214,12 +214,12 @@ def _make_apart_from_hub(
     training = recipe.training
     if training.push_to_hub:
         raise ConfigurationError(
-            "`push_to_hub` is set: the Trainer would upload weights without their catalogue, and a pickle. Train "
-            "without it, then publish the whole model with its card by recipes/push_to_hub.py."
+            "`push_to_hub` is set, but the Trainer would upload weights without their catalogue, and a pickle. Train "
+            "without it, then publish the complete model with its card using recipes/push_to_hub.py."
         )
     if training.hub_token is not None:
         training.hub_token = None
-        logger.warning("hub_token is not used and was forgotten; log in with `hf auth login` before you publish.")
+        logger.warning("`hub_token` is not used and was discarded; log in with `hf auth login` before you publish.")
     return recipe
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From settings to a log with searches, and its split: the first stage of every recipe."""
+"""Load the log, add searches and split it, as the settings say: the first stage of every recipe."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _split_once(log: EventLog, data: DataArguments, cache: StageCache) -> Split:
 
 
 def open_partitions(data: DataArguments, cache: StageCache, *, memory: int | None = None) -> PartitionedLog | None:
-    """Open the partitions of an own log: those that `events` names, or those made of a log too large for memory.
+    """Open the partitions of your own log: those that `events` names, or those made of a log too large for memory.
 
     Args:
         data ([`DataArguments`]): The settings.
@@ -142,7 +142,7 @@ def look_at_log(data: DataArguments, *, memory: int | None = None) -> tuple[Even
     if not is_large(data, memory):
         return read_log(data), None
     with tempfile.TemporaryDirectory(prefix="seekrec-") as folder:
-        logger.info("%s is read in parts; the users of one part are kept in memory.", data.events)
+        logger.info("%s is read in parts; only the users of one part are in memory.", data.events)
         parts = partition_log(
             str(data.events),
             str(data.items),
@@ -155,7 +155,7 @@ def look_at_log(data: DataArguments, *, memory: int | None = None) -> tuple[Even
 
 
 def is_large(data: DataArguments, memory: int | None = None) -> bool:
-    """Return whether an own log, read at once, would take more than its share of memory.
+    """Return whether your own log, read at once, would take more than its share of memory.
 
     Args:
         data ([`DataArguments`]): The settings.
@@ -201,7 +201,7 @@ def read_log(data: DataArguments, scratch: Path | None = None) -> EventLog:
         return _read_own_tables(data, scratch)
     if data.engine != "local":
         raise ConfigurationError(
-            f"`engine` is {data.engine} beside `dataset: {dataset}`; it reads your own tables: pass "
+            f"`engine` is {data.engine} together with `dataset: {dataset}`, but it reads your own tables: pass "
             "--events and --items."
         )
     if dataset == "sql":
@@ -210,8 +210,8 @@ def read_log(data: DataArguments, scratch: Path | None = None) -> EventLog:
         return _read_repository(data)
     if ignored := [name for name in ("events", "items", *_OF_TABLES) if getattr(data, name) not in (None, [])]:
         raise ConfigurationError(
-            f"`{ignored[0]}` is given beside `dataset: {dataset}`, which does not read it; leave it out, or leave out "
-            "`dataset` and name your tables by --events and --items."
+            f"`{ignored[0]}` is given together with `dataset: {dataset}`, which does not read it; leave it out, or "
+            "leave out `dataset` and name your tables by --events and --items."
         )
     if data.data_dir is None and dataset not in WITHOUT_FOLDER:
         raise ConfigurationError(f"`dataset: {dataset}` needs `data_dir`, the folder of the log; pass --data_dir.")
@@ -220,8 +220,8 @@ def read_log(data: DataArguments, scratch: Path | None = None) -> EventLog:
         return READERS[dataset](data.data_dir, **options)
     if dataset not in TAGGED:
         raise ConfigurationError(
-            f"`construction: tags` needs a log with what users typed as tags: {', '.join(sorted(TAGGED))}; `dataset` "
-            f"is {dataset}. Use `construction: split`, which takes words of the categories."
+            f"`construction: tags` needs a log with user-typed tags: {', '.join(sorted(TAGGED))}; `dataset` "
+            f"is {dataset}. Use `construction: split`, which makes queries from category names."
         )
     return READERS[dataset](data.data_dir, queries="tags", **options)
 
@@ -262,14 +262,16 @@ def _read_own_tables(data: DataArguments, scratch: Path | None) -> EventLog:
     if scratch is not None:
         scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".partitions-", dir=scratch) as folder:
-        logger.info("%s is read in partitions of whole users, engine %s.", data.events, data.engine)
+        logger.info("%s is read in partitions of whole users, with the engine %s.", data.events, data.engine)
         parts = partition_log(data.events, data.items, Path(folder) / "log", engine=data.engine, **given)
         return _join_partitions(parts)
 
 
 def _refuse_folder(data: DataArguments) -> None:
     if data.data_dir is not None:
-        raise ConfigurationError("`data_dir` is given beside your own tables, which do not read it; leave it out.")
+        raise ConfigurationError(
+            "`data_dir` is given together with your own tables, which do not use it; leave it out."
+        )
 
 
 def _join_partitions(parts: PartitionedLog) -> EventLog:
@@ -293,8 +295,8 @@ def _read_database(data: DataArguments) -> EventLog:
     for name in ("data_dir", "events", "items"):
         if holds_password(getattr(data, name) or ""):
             raise ConfigurationError(
-                f"`{name}` holds a password, and settings are written into every run; leave it out, and give it to "
-                "the database by its own file or variable (~/.pgpass, PGPASSWORD, MYSQL_PWD)."
+                f"`{name}` contains a password, and settings are saved with every run; remove it, and pass the "
+                "password through the database's own file or variable (~/.pgpass, PGPASSWORD, MYSQL_PWD)."
             )
     events, items = query_tables(data.data_dir, data.events, data.items)
     return read_tables(events, items, name=name_log(data), **_given(data, _OF_FILES))
@@ -305,7 +307,7 @@ def _read_repository(data: DataArguments) -> EventLog:
     if data.data_dir is None:
         raise ConfigurationError("`dataset: hub` needs a repository; pass --data_dir me/my-log, or a clone's folder.")
     if ignored := [name for name in ("events", "items") if getattr(data, name) is not None]:
-        raise ConfigurationError(f"`{ignored[0]}` is given beside `dataset: hub`, which does not read it.")
+        raise ConfigurationError(f"`{ignored[0]}` is given together with `dataset: hub`, which does not use it.")
     is_clone = Path(data.data_dir).is_dir()
     repository, revision = (data.data_dir, "") if is_clone else data.data_dir.partition("@")[::2]
     events, items = load_tables(repository, revision=revision or None)
@@ -334,7 +336,9 @@ def _given(data: DataArguments, ignored: Sequence[str] = ()) -> dict[str, Any]:
     given = {name: getattr(data, name) for name in names if getattr(data, name) not in (None, [])}
     for name in ignored:
         if name in given:
-            raise ConfigurationError(f"`{name}` is given beside `dataset: {data.dataset}`, which reads no text files.")
+            raise ConfigurationError(
+                f"`{name}` is given together with `dataset: {data.dataset}`, which reads no text files."
+            )
     if "column_map" in given:
         given["column_map"] = _parse_pairs(data.column_map)
     return given

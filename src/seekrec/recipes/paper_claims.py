@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The numbers of a paper's exhibits, and what a log says to its claims by paired differences."""
+"""Collect the numbers of a paper's exhibits, and test its claims by paired differences."""
 
 from __future__ import annotations
 

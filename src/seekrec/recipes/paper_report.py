@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report of a paper's exhibits: tables in Markdown and Parquet, claims in JSON, and pictures."""
+"""Write the report of a paper's exhibits: tables in Markdown and Parquet, claims in JSON, and figures."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a paper's file to its report: train what the exhibits need, measure, compare and write."""
+"""Run a paper's file through to its report: train what the exhibits need, measure, compare and write."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _heading(trainings: Trainings, rows: Sequence[ResultRow]) -> list[str]:
 
 
 def reopen(folder: Path, recipe_type: type[RecipeT]) -> RecipeT:
-    """Make the recipe of a finished run again, with all that it learnt from.
+    """Make the recipe of a finished run again, with all that it learned from.
 
     Args:
         folder (`Path`): Folder that [`~seekrec.recipes.variants.run_variant`] made.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables and figures of a paper on any log: what they show, and the runs that they need.
+"""The tables and figures of a paper: what they show, and the runs that they need, on any log.
 
 A file of `recipes/papers` names the exhibits (tables and figures) of a paper. The rows of an exhibit are runs of a
 recipe, or systems measured in one; a claim says which of its rows the paper finds better than which.
@@ -123,7 +123,7 @@ class Paper:
         everywhere (`dict`): Usual settings of all runs.
         model (`dict`): Usual settings of all runs of its family, which others need not have.
         full (`dict`): Settings of the run `full` alone, such as baselines.
-        own_runs (`dict[str, dict]`): Runs beside the variants of the family.
+        own_runs (`dict[str, dict]`): Runs alongside the variants of the family.
         heads_of (`tuple[str, ...]`): Runs whose two heads are measured apart.
     """
 
@@ -148,7 +148,7 @@ class Paper:
         shared, groups = read_variants(family)
         known = {FULL: Settings(), **{one: own for group in groups.values() for one, own in group.items()}}
         if variant not in known:
-            raise ConfigurationError(f"{variant!r} is no variant of {family}; choose from {', '.join(known)}.")
+            raise ConfigurationError(f"{variant!r} is not a variant of {family}; choose from {', '.join(known)}.")
         full = self.full if variant == FULL and not changes else {}
         model = self.model if family == self.family else {}
         usual = {**shared, **self.everywhere, **model, **full}
@@ -252,7 +252,7 @@ class Trainings:
 
         Raises:
             ConfigurationError: If there is none: a path has no `{family}`, and is not that of a file in the folder of
-                the paper's family, beside which stands one of the other's.
+                the paper's family, alongside which stands one of the other's.
         """
         config = self.config.replace("{family}", family)
         if family != self.paper.family and self.paper.family and Path(config).suffix and config == self.config:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The data of a run whose log is larger than memory: partitions, their split, and one partition for what needs a log.
+"""The data of a run whose log is larger than memory: partitions, their split, and a sample for what needs a log.
 
 Validation, examples and the notes of the log are taken from a sample of the users of all partitions, an ordinary
-[`Split`]; training and the test read all of them, one after the other.
+[`Split`]; training and test read all partitions, one after the other.
 """
 
 from __future__ import annotations

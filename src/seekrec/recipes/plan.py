@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The plan of a run without a settings file: settings that follow from the log, the machine and the time there is.
+"""The plan of a run without a settings file: settings chosen from the log, the machine and the available time.
 
-What the command line gives stands; the plan fills in the rest. It is printed with its reasons and kept in
-`<output_dir>/plan.json`, so that the same command goes on with the same plan, and `<output_dir>/settings.yaml` holds
+Options on the command line take precedence; the plan fills in the rest. It is printed with its reasons and saved as
+`<output_dir>/plan.json`, so that the same command resumes with the same plan. `<output_dir>/settings.yaml` contains
 all settings of the run, for `--config`.
 """
 
@@ -171,7 +171,7 @@ def fit_test(
     """Set the baselines and test cases that the time which is left allows.
 
     Args:
-        evaluation ([`EvaluationArguments`]): The number of cases that was fitted before training, which is set anew,
+        evaluation ([`EvaluationArguments`]): The number of cases that was fitted before training, which is set again,
             and the baselines.
         times ([`RankingTimes`]): How long a case takes.
         seconds (`float`): What is left.
@@ -185,12 +185,12 @@ def fit_test(
     most = min(wanted or times.num_test, times.num_test)
     chosen = []
     if times.baseline_seconds and times.test_seconds(min(LEAST_CASES, most)) > seconds:
-        logger.warning("There is no time left for the baselines; the table has the model alone.")
+        logger.warning("No time is left for the baselines; the table shows the model alone.")
         evaluation.baselines, times = ["none"], times.without_baselines()
         chosen.append(Choice("baselines", ["none"], "no time was left for them"))
     number = min(most, times.fit_test(seconds))
     if number != planned:
-        logger.info("%d of %d test cases of each task fit into the time that is left.", number, most)
+        logger.info("%d of %d test cases of each task fit into the remaining time.", number, most)
         evaluation.max_test_cases = number
         chosen.append(Choice("max_test_cases", number, "of each task, in the time that was left after training"))
     return chosen, times
@@ -231,7 +231,7 @@ def make_plan(
         }
     )
     if (earlier := Plan.load(output_dir, key)) is not None:
-        logger.info("The plan is that of %s.", output_dir / PLAN_FILE)
+        logger.info("Using the plan in %s.", output_dir / PLAN_FILE)
         return earlier
     situation = _look_at(log, summary, machine, given, running.max_minutes, is_partitioned)
     choices = [one for one in choose(family, situation) if one.name not in given]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From nothing to answers: a simulated shop, a model that learns from its log, and what it answers to one user."""
+"""The quickstart: simulate a shop, train a model on its log, and print its answers for one user."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SHOWN_EVENTS, _SHOWN_ITEMS = 6, 5
 
 
 def run_quickstart(output_dir: str | Path, *, seed: int = 0) -> None:
-    """Simulate a shop, train IntSR on its log, and print its answers to a user beside the truth.
+    """Simulate a shop, train IntSR on its log, and print its answers to a user alongside the truth.
 
     Args:
         output_dir (`str` or `Path`): Folder of the shop's tables and of the run.
@@ -58,7 +58,7 @@ def minutes_after(passed: float) -> float:
 
 
 def show_answers(model_dir: Path, shop: SimulatedShop, split: Split) -> None:
-    """Print what a saved model recommends to one user of a shop and finds for one search, beside the truth.
+    """Print what a saved model recommends to one user of a shop and finds for one search, alongside the truth.
 
     Args:
         model_dir (`Path`): Folder of the model.

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scale a ranking head that begins with retrieval after training, for each task, by validation.
+"""Calibrate, after training, a ranking head that starts from the retrieval score, for each task, on validation.
 
-In training a head sees a few drawn items beside each target, of all tasks at once, and its losses stop when retrieval
-is best. So what it says itself, the score of `retrieve` and their sum are neither the chance of an act in each task
-nor the best order. A logistic regression on validation cases, with negatives drawn as in training, gives each task
-factors and a shift: the chance of an act among candidates that come so. The score of `retrieve` has two factors, as it
-may tell more among the candidates that it prefers than among the others, or less. Where the head's own part does not
-order the validation candidates better than `retrieve`, its factor is 0, and the order is that of `retrieve`.
+In training the head sees a few sampled negatives per target, of all tasks at once, and training stops when retrieval
+is best. So neither its logit, nor the score of `retrieve`, nor their sum is the probability of an action in each task,
+or the best order. A logistic regression on validation cases, with negatives drawn as in training, gives each task
+factors and a shift: the probability of an action among candidates drawn that way. The score of `retrieve` has two
+factors, as it may be more or less informative among the candidates that it prefers than among the others. If the
+head's own logit does not improve the order of the validation candidates over `retrieve`, its factor is 0, and the
+order is that of `retrieve`.
 """
 
 from __future__ import annotations

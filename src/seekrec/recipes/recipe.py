@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The run of every recipe, from a raw log to a saved model and a table of results; a family adds its own parts."""
+"""The run that all recipes share, from a raw log to a saved model and a table of results; families add their parts."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ class Recipe(AnsweringRecipe[ModelT, ProcessorT]):
             ConfigurationError: If `refit` is set.
         """
         if self.running.refit != "none":
-            raise ConfigurationError(f"`refit` is {self.running.refit}, and this command trains once; leave it out.")
+            raise ConfigurationError(
+                f"`refit` is {self.running.refit}, but this command trains only once; leave it out."
+            )
         model = self.fit()
         if model is not None:
             if self.train_elsewhere is None:
@@ -128,8 +130,8 @@ class Recipe(AnsweringRecipe[ModelT, ProcessorT]):
             return
         if self.training.world_size > 1 or self.train_elsewhere is not None:
             raise ConfigurationError(
-                f"`refit` is {self.running.refit}, and several processes train; a second training is that of one. "
-                "Start one, or leave `refit` out."
+                f"`refit` is {self.running.refit}, but several processes train, and the second training runs in a "
+                "single process. Start one process, or leave `refit` out."
             )
 
     def prepare_data(self) -> None:
@@ -140,7 +142,7 @@ class Recipe(AnsweringRecipe[ModelT, ProcessorT]):
         else:
             self.parts = prepare_partitions(log, self.data, self.cache, geohash_length=self.geohash_length)
             self.split = self.parts.sample
-        self.log = None  # the split has it, with its searches; without them it is not kept beside
+        self.log = None  # the split has it, with its searches; without them it is not kept alongside
 
     def learn_held_out(self, also: LearnedAlso) -> Self:
         """Return this recipe as it is before its stages, with a split whose training has what was held out, too.
@@ -201,7 +203,7 @@ class Recipe(AnsweringRecipe[ModelT, ProcessorT]):
             evaluate_model (`Callable`): Ranks validation.
 
         Yields:
-            `tuple`: The Trainer, and by name what it learns from, beside the split and the catalogue.
+            `tuple`: The Trainer, and by name what it learns from, in addition to the split and the catalogue.
         """
 
     def train(self, model: ModelT) -> None:
@@ -270,7 +272,7 @@ class Recipe(AnsweringRecipe[ModelT, ProcessorT]):
         )
 
     def count_finishing(self, model: ModelT) -> int:
-        """Return how often `finish` ranks a validation case, beside what views take."""
+        """Return how often `finish` ranks a validation case, in addition to what views take."""
         return 0
 
     def take_epochs(self, first: Self) -> None:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train a second time, on what was held out as well, by what validation chose the first time.
+"""Train a second time, including the held-out events, with what validation chose the first time.
 
-What is held out is the latest that each user did, and a model that is used should know it. So once epochs, weights of
-views and the like are chosen, everything that learns from events learns anew from more of them: SASRec, identifiers,
-the model, its views and, where there is still a test, the baselines beside it. How long they are trained, how they are
-weighed and how they are read stays as it was chosen; nothing is validated again.
+Held-out events are each user's latest, and a deployed model should know them. So once epochs, weights of views and the
+like are chosen, everything trained on events is trained again on more of them: SASRec, identifiers, the model, its
+views and, if there is still a test, its baselines. The chosen epochs, weights and settings stay; nothing is validated
+again.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 def run_twice(recipe: Recipe[ModelT, ProcessorT]) -> None:
     """Run a recipe whose `refit` is set, up to its `stop_after`.
 
-    With `validation` the model of the second training is saved and tested, beside baselines that have learned from the
-    same events. With `everything` the model of the first is saved and tested, then replaced by one that has learned
-    from the test, too: `results.json` is the test of the first, and `run.json` says so.
+    With `validation` the model of the second training is saved and tested, alongside baselines that have learned from
+    the same events. With `everything` the model of the first is saved and tested, then replaced by one that has
+    learned from the test, too: `results.json` is the test of the first, and `run.json` says so.
 
     Args:
         recipe ([`Recipe`]): The recipe, which has not run.
@@ -48,7 +48,7 @@ def run_twice(recipe: Recipe[ModelT, ProcessorT]) -> None:
     save_trained(train_again(again, model), again.processor, recipe.split, recipe.output_dir)
     if is_tested:
         again.record(rows)
-        logger.info("%s holds a model that has learned from all events; the table is of the one before.", MODEL_FOLDER)
+        logger.info("%s contains a model trained on all events; the table is of the model before it.", MODEL_FOLDER)
 
 
 def prepare_again(recipe: Recipe[ModelT, ProcessorT], also: LearnedAlso) -> Recipe[ModelT, ProcessorT]:
@@ -69,7 +69,7 @@ def prepare_again(recipe: Recipe[ModelT, ProcessorT], also: LearnedAlso) -> Reci
         "num_train_epochs": again.training.num_train_epochs,
         "sasrec_num_epochs": again.embedding.sasrec_num_epochs,
     }
-    logger.info("trained once more, by what validation chose: %s", again.refit_record)
+    logger.info("trained a second time, with what validation chose: %s", again.refit_record)
     return again
 
 

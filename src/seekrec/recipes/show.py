@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model's answers in lines that people read: what a user did, what is recommended, what a search finds."""
+"""Format a model's answers as lines for people: a user's history, recommendations, and search results."""
 
 from __future__ import annotations
 

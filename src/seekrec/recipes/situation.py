@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a plan knows of a log and a machine, and what it chooses."""
+"""Facts on a log and a machine that a plan is based on, and the plan's choices."""
 
 from __future__ import annotations
 

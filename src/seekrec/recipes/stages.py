@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stages of a recipe, cached by what they depend on.
+"""Run the stages of a recipe, cached by what they depend on.
 
 A stage's folder is named after a hash of its settings and inputs. It is written under another name and renamed when
-it is whole; `stage.json` holds the SHA-256 of every file in it, and a folder that does not agree is made again. A
-killed stage finds its own unfinished folder again and may go on from what it holds (a Trainer's checkpoints, for
+complete; `stage.json` contains the SHA-256 of every file in it, and a folder that does not match is made again. A
+killed stage finds its own unfinished folder again and may resume from its contents (a Trainer's checkpoints, for
 example). Several recipes may share a folder of stages: one makes a stage while the others wait for it.
 """
 
@@ -111,8 +111,8 @@ class StageCache:
         if self.seconds_left() < self.reserve / 2:
             needed = math.ceil((self.clock() + self.reserve) / 6) / 10
             raise ConfigurationError(
-                f"`max_minutes` is {self.max_minutes:g}, and {self.clock() / 60:.1f} minutes had passed when "
-                f"{when}; give at least {needed:g}, or leave it out."
+                f"`max_minutes` is {self.max_minutes:g}, but {self.clock() / 60:.1f} minutes had passed when {when}; "
+                f"give at least {needed:g}, or leave it out."
             )
 
     def leave_out(self, name: str, what: str) -> None:
@@ -147,7 +147,7 @@ class StageCache:
                 Writes the result into the folder it is given; checkpoints go into its `TRAINING_FOLDER`, which is
                 deleted at the end.
             load (`Callable`): Reads the result from that folder.
-            libraries (`Sequence[str]`): Packages whose numbers the result is; another minor version makes it anew.
+            libraries (`Sequence[str]`): Packages whose numbers the result is; another minor version makes it again.
             time ([`StageTime`], *optional*): What `make` is given and ends by; what it left out is noted there.
 
         Returns:
@@ -235,7 +235,7 @@ class StageCache:
                     break
                 except FolderInUseError:
                     if not waits:
-                        logger.info("Another process makes a stage in %s; waiting for it.", self.folder)
+                        logger.info("Another process is working on a stage in %s; waiting for it.", self.folder)
                     waits = True
                     time.sleep(_SECONDS_BETWEEN_LOOKS)
             yield
@@ -255,17 +255,19 @@ def _read_whole(folder: Path) -> StageRecord | None:
     """Return the record of a stage; `None` where there is none, or its files are not those that were made."""
     if not (folder / STAGE_FILE).exists():
         if folder.is_dir() and folder.suffix != ".partial":
-            logger.warning("%s has no %s; it is made again.", folder, STAGE_FILE)
+            logger.warning("%s has no %s; redoing the stage.", folder, STAGE_FILE)
         return None
     try:
         record: StageRecord = json.loads((folder / STAGE_FILE).read_text(encoding="utf-8"))
         float(record["seconds"])
         damaged = [name for name, digest in record["files"].items() if not _is_file_of(folder / name, digest)]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        logger.warning("%s is damaged (%s); the stage is made again.", folder / STAGE_FILE, error)
+        logger.warning("%s is damaged (%s); redoing the stage.", folder / STAGE_FILE, error)
         return None
     if damaged:
-        logger.warning("%s was cut, changed or removed since it was made; it is made again.", folder / damaged[0])
+        logger.warning(
+            "%s was truncated, changed or removed since it was written; redoing the stage.", folder / damaged[0]
+        )
         return None
     return record
 

@@ -48,7 +48,7 @@ class SynerGenRecipe(WindowRecipe[SynerGenForSearchAndRecommendation, SynerGenPr
 
     @property
     def num_ranked_negatives(self) -> int:
-        """Number of items that the ranking head sees beside a target in training."""
+        """Number of items that the ranking head sees alongside a target in training."""
         return self.config.num_training_negatives
 
     def from_data(self) -> dict[str, object]:
@@ -79,7 +79,7 @@ class SynerGenRecipe(WindowRecipe[SynerGenForSearchAndRecommendation, SynerGenPr
         choose_head(model, self.make_retriever(model), validation)
 
     def count_finishing(self, model: SynerGenForSearchAndRecommendation) -> int:
-        """Return how often `finish` ranks a validation case, beside what views take."""
+        """Return how often `finish` ranks a validation case, in addition to what views take."""
         return super().count_finishing(model) + (2 if model.config.rank_by == "validation" else 0)
 
     def report(self, model: SynerGenForSearchAndRecommendation) -> None:

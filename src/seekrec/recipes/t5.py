@@ -47,7 +47,7 @@ def load_or_train_tokenizer(
         settings ([`T5Arguments`]): Backbone, or pieces of a new tokenizer.
         texts (`Sequence[str]`): Texts of the items.
         queries (`Mapping[str, int]`): Queries of training, and how often each was typed.
-        add_wordings (`Callable`): Puts our own wordings, which are not folded, beside the texts of the items.
+        add_wordings (`Callable`): Puts our own wordings, which are not folded, alongside the texts of the items.
         writes_text (`bool`): Whether the model also writes text, and so needs words as people wrote them.
 
     Returns:
@@ -112,7 +112,7 @@ def make_t5(
 
 
 def codebooks_by_block(catalog: Catalog) -> dict[str, np.ndarray] | None:
-    """Return the codewords of each block of identifier tokens (`M1`, `S1`, `R1`, ...); None if none were learnt.
+    """Return the codewords of each block of identifier tokens (`M1`, `S1`, `R1`, ...); None if none were learned.
 
     Returns:
         `dict[str, np.ndarray]`: Arrays of shape `(codes, size)`.
@@ -130,8 +130,8 @@ def codebooks_by_block(catalog: Catalog) -> dict[str, np.ndarray] | None:
 def add_lora(model: GenerativeModel[Any], rank: int) -> nn.Module:
     """Wrap a model with LoRA adapters on the generator's queries and values.
 
-    The rows of the identifier tokens are trained beside them, if the model has any, and so is what the family adds to
-    T5.
+    The rows of the identifier tokens are trained together with them, if the model has any, and so is what the family
+    adds to T5.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -170,7 +170,7 @@ def merge_lora(model: nn.Module, folder: Path) -> None:
 
 @dataclass
 class T5Recipe(Recipe[T5T, ProcessorT]):
-    """Shared parts of the recipes of GenSAR and GenSR: learnt identifiers, and adapters.
+    """Shared parts of the recipes of GenSAR and GenSR: learned identifiers, and adapters.
 
     Args:
         identifiers ([`IdentifierArguments`]): Identifiers of the items.
@@ -186,12 +186,12 @@ class T5Recipe(Recipe[T5T, ProcessorT]):
         return self.t5.num_beams
 
     def refuse_ignored(self, given: Collection[str]) -> None:
-        """Refuse the sizes of a T5 from scratch beside a backbone."""
+        """Refuse the sizes of a T5 from scratch alongside a backbone."""
         ignored = sorted({"tokenizer_vocab_size", *IdentifierT5Config.fields_from_base}.intersection(given))
         if self.t5.backbone is not None and ignored:
             raise ConfigurationError(
-                f"`{ignored[0]}` is given beside `backbone: {self.t5.backbone}`, which has its own; leave out one "
-                "of the two."
+                f"`{ignored[0]}` is given together with `backbone: {self.t5.backbone}`, which has its own; leave out "
+                "one of the two."
             )
 
     def learn_items(self, *, published: str | None = None) -> PreparedItems:

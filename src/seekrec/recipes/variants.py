@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs of a recipe that differ in some options, each in its own folder, over the same first stages."""
+"""Run variants of a recipe that differ in some options, each in its own folder, sharing the first stages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from seekrec.util.parsing import read_settings
 
 # The model of a settings file, with what all variants of its family have.
 FULL = "full"
-# What `run_variant` writes beside a model: its options, which make the recipe again.
+# What `run_variant` writes next to a model: its options, which make the recipe again.
 RECORD_FILE = "ablation.json"
 
 Settings = dict[str, object]

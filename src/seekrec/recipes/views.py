@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Views of the log beside a model: before training at fixed weights, or after it at those that validation chooses."""
+"""Add views of the log to a model: with fixed weights before training, or with weights from validation after it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 _MOST_OF_TIME = 0.25
 _LEFT_OUT = "weighing them; the model answers without"
 
-# What stands behind the name of a model in tables that answers by its own scores beside one with views.
+# What stands behind the name of a model in tables that answers by its own scores alongside one with views.
 ALONE = " without views"
 
 ModelT = TypeVar("ModelT", bound=ViewedModel)

@@ -115,10 +115,10 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
         return replace(items, catalog=start_at(items.catalog, self.parts.facts.first_times))
 
     def finish(self, model: DenseT) -> None:
-        """Give the items the times of the log again: those of first acts tell training what could be chosen.
+        """Restore the catalogue's own availability times after training, which used the times of first events.
 
-        A shop that says when an item comes asks for these (`where(at=...)`), and one that does not, for none. Where
-        the cases of the table are ranked among what had appeared (`ranked_items: available`), the times stay.
+        Requests with `where(at=...)` then filter by the catalogue's own times, if it has any. If test cases are ranked
+        among the items available at the time (`ranked_items: available`), the times of first events stay.
         """
         super().finish(model)
         if self.window.item_lifetimes == "catalog" or self.available_only:
@@ -175,7 +175,7 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
             geohashes=self.processor.geohashes,
             use_session_mask=self.use_session_mask,
         )
-        logger.info("windows: %d with %d questions", len(windows), len(windows.behavior))
+        logger.info("windows: %d, with %d targets", len(windows), len(windows.behavior))
         return windows
 
     def make_model(self) -> DenseT:
@@ -193,7 +193,7 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
     @property
     @abstractmethod
     def num_ranked_negatives(self) -> int:
-        """Number of items that the ranking head sees beside a target in training."""
+        """Number of items that the ranking head sees alongside a target in training."""
 
     def choose(self, model: DenseT) -> None:
         """Scale a ranking head that begins with retrieval by validation, with the views that answers have."""
@@ -210,7 +210,7 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
         scale_ranking(model, self.make_retriever(model), self.catalog.id_map, cases, validation)
 
     def count_finishing(self, model: DenseT) -> int:
-        """Return how often `finish` ranks a validation case, beside what views take."""
+        """Return how often `finish` ranks a validation case, in addition to what views take."""
         return 4 if model.retrieval_logit is not None else 0
 
     def drawn_cases(

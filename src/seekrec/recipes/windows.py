@@ -41,10 +41,10 @@ class WindowArguments:
 
     Args:
         tasks (`str`): Tasks that are trained and evaluated.
-        extra_requests (`list[str]`): Training requests beside those of the log. `recommend_searched_items`: a searched
-            item also as a recommendation, without its query. `pool_searches=P`: with probability P a recommendation
-            also as a search, by a query of the pool; `pool_in_place=P`: that search in place of the recommendation,
-            as in the paper. The pool is for joint tasks.
+        extra_requests (`list[str]`): Training requests in addition to those of the log. `recommend_searched_items`: a
+            searched item also as a recommendation, without its query. `pool_searches=P`: with probability P a
+            recommendation also as a search, by a query of the pool; `pool_in_place=P`: that search in place of the
+            recommendation, as in the paper. The pool is for joint tasks.
         query_pool (`list[str]`): Queries that may stand for an item, of the five kinds of the paper: logged;
             information, category; description, paraphrase=MODEL, item_text; keywords; expressions, doc2query=MODEL.
             MODEL is a sequence-to-sequence model, such as doc2query/msmarco-t5-base-v1.
@@ -80,7 +80,8 @@ class WindowArguments:
                 )
         if len(pool) > 1 or len(set(self.extra_requests)) < len(self.extra_requests):
             raise ConfigurationError(
-                f"`extra_requests` is {', '.join(self.extra_requests)}; name each once, and one way to ask the pool."
+                f"`extra_requests` is {', '.join(self.extra_requests)}; name each once, and only one of the `pool_` "
+                "requests."
             )
         # One task alone makes no searches of recommendations.
         self.pool_probability = float(pool[0].partition("=")[2]) if pool and self.tasks == "joint" else 0.0
@@ -178,7 +179,7 @@ def make_windows(
     )
     if split.protocol == "strict" and (num_leaks := windows.count_leaks()):
         raise LeakageError(
-            f"{num_leaks} of {len(windows.behavior)} training questions of {split.log.name!r} see their own answer."
+            f"{num_leaks} of {len(windows.behavior)} training targets of {split.log.name!r} see their own answer."
         )
     behaviors = BEHAVIORS if window.tasks == "joint" else (window.tasks,)
     windows = windows if window.tasks == "joint" else windows.select(window.tasks)

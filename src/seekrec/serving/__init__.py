@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A server of any family: it remembers what users do, lives with a changing catalogue, and answers over HTTP.
+"""An HTTP server for models of any family, which stores users' events and follows changes of the catalogue.
 
-`seekrec serve --model X` runs it; [`create_app`] makes the same application in Python. What it needs besides comes
-with `pip install "seekrec[serve]"`.
+`seekrec serve --model X` runs it; [`create_app`] makes the same application in Python. Install its dependencies with
+`pip install "seekrec[serve]"`.
 """
 
 from seekrec.serving.create import create_app

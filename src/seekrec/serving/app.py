@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The routes: what is asked over HTTP, checked by [`messages`], answered by a [`Service`]."""
+"""The HTTP routes: requests are checked by [`messages`] and answered by a [`Service`]."""
 
 from __future__ import annotations
 

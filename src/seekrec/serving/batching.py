@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The queue before the model: requests that come close together are answered at once.
+"""The request queue of the model: requests that arrive close together are answered as one batch.
 
-One thread works for the model: it answers batches, and between two of them it takes up a new catalogue or model. While
-it works, requests gather; the first of a batch waits for others no longer than its deadline. A request that comes when
-it would wait too long is refused at once, and one that has waited too long all the same is refused then: nothing has
-been done for it. What the model has begun is answered.
+One thread runs the model: it answers batches, and swaps in a new catalogue or model between two of them. Meanwhile
+requests queue up; the first of a batch waits for others no longer than its deadline. A request that would wait too
+long is rejected on arrival, and one that has waited too long anyway is rejected before the model starts on it. A
+request that the model has started is always answered.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class Batcher:
             StoppingError: If the server is being stopped.
         """
         if self._is_stopping:
-            raise StoppingError("The server is being stopped; ask another one.")
+            raise StoppingError("The server is shutting down; send the request to another one.")
         self._drop_cancelled()
         # One may always wait: without an answer now and then nobody would know that the model is fast again.
         is_late = self._waiting and self._expected_seconds > (deadline - self._clock()) * _WAIT_SHARE
@@ -154,7 +154,7 @@ class Batcher:
             job.answer.cancel()
 
     def refuse(self) -> QueueFullError:
-        """Count a request for which there is no room, and return what it is told."""
+        """Count a rejected request and return its error."""
         self._metrics.refused.inc()
         return QueueFullError(max(1, math.ceil(self._expected_seconds)))
 
@@ -210,7 +210,7 @@ class Batcher:
             answers = await asyncio.wrap_future(
                 self.between_batches(lambda: self._answer([job.question for job in jobs]))
             )
-        except Exception as error:  # a bug: the questions fail, the server goes on
+        except Exception as error:  # a bug: the questions fail, the server continues
             answers = [error] * len(jobs)
         seconds, self._busy_since = self._clock() - start, None
         self._metrics.latency.labels("model").observe(seconds)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make the application, where the libraries that it needs are installed."""
+"""Make the application, if the libraries that it needs are installed."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A loaded model, and the answers to a batch of questions, each as if it were alone."""
+"""A loaded model that answers a batch of questions, each as if it were alone."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class _Processor(Protocol):
 
 
 class _RetrieveOptions(TypedDict):
-    """What a model is asked beside its inputs."""
+    """What a model is asked together with its inputs."""
 
     top_k: list[int]
     where: list[np.ndarray | None]
@@ -162,7 +162,7 @@ class LoadedModel:
         with named_model(source):
             model = AutoModel.from_pretrained(str(source))
         if not isinstance(model, CatalogModel):
-            raise RequestError(f"{source} holds a {type(model).__name__}, which does not search or recommend.")
+            raise RequestError(f"{source} contains a {type(model).__name__}, which can neither search nor recommend.")
         processor = AutoProcessor.from_pretrained(str(source), **(encoder if not model.can_generate() else {}))
         if text_encoder is not None:
             catalog = replace(model.catalog, semantic_encoder_name=text_encoder, encoder_is_trusted=True)
@@ -256,7 +256,7 @@ class LoadedModel:
 
         for said in self.answer(requests):
             if isinstance(said, SeekrecError):  # as one that lacks its text encoder, which nobody may notice for long
-                logger.warning("the model cannot answer every question: %s", said)
+                logger.warning("the model cannot answer some requests: %s", said)
         before = seconds()
         with ExitStack() as trial:
             if not trial.enter_context(packed_linears(self.model)):

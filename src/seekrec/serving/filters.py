@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A typed filter to a mask over the rows of a catalogue; columns and values are data, nothing of them is run."""
+"""Turn a typed filter into a mask over catalogue rows; columns and values are data, never executed."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Histories of users in memory: bounded, and each time brought up to date with the store."""
+"""Users' histories in memory: bounded, and brought up to date with the store at each use."""
 
 from __future__ import annotations
 

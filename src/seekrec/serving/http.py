@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every request passes: its id, a limit of its size, the token, counting and logging; and errors as answers."""
+"""Middleware for every request: its id, a size limit, the token, metrics and logging; and errors as responses."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MAX_BODY_BYTES = 4 * 2**20
 PROBLEMS: dict[int | str, dict[str, object]] = {
     status: {"model": Problem, "description": words}
     for status, words in {
-        400: "The body is no JSON",
+        400: "The body is not JSON",
         401: "The token of the server is missing or wrong",
         403: "Admin routes are off",
         404: "There is no such item, model or page",
@@ -94,7 +94,7 @@ async def check_token(request: Request) -> None:
     # In constant time, whatever was given.
     if not hmac.compare_digest(own.strip().encode(), token.encode()) or kind.lower() != "bearer":
         raise HTTPException(
-            401, "Give the token of the server in `Authorization: Bearer`.", {"WWW-Authenticate": "Bearer"}
+            401, "Send the server's token as `Authorization: Bearer <token>`.", {"WWW-Authenticate": "Bearer"}
         )
 
 
@@ -177,7 +177,7 @@ def _message(error: ErrorDetails, request: Request) -> str:
     """Return what is wrong with a field, without the name of the exception; of a body also what it should be."""
     kind, words = error["type"], str(error["msg"]).removeprefix("Value error, ")
     if kind == "json_invalid":
-        return f"The body is no JSON: {error['ctx']['error']}"
+        return f"The body is not JSON: {error['ctx']['error']}"
     if kind == "model_attributes_type" and "json" not in request.headers.get("content-type", ""):
         return f"{words}; is it JSON, and sent with `Content-Type: application/json`?"
     if kind == "extra_forbidden":
@@ -277,7 +277,7 @@ class Passage:
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         route = scope.get("route")
-        # Not the path itself: it may hold the id of a user, and anybody may make up paths.
+        # Not the path itself: it may contain the id of a user, and anybody may make up paths.
         path = getattr(route, "path_format", "unknown")
         # Nor a method that anybody makes up.
         method = scope["method"] if scope["method"] in _METHODS else "other"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The catalogue over HTTP: items are put, deleted and read."""
+"""Routes of the catalogue: put, delete and read items."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from seekrec.serving.store import ConflictError
 
 item_router = APIRouter()
 
-# Ids may hold slashes, which come as %2F and are unpacked before a route is chosen: hence `:path`.
+# Ids may contain slashes, which come as %2F and are unpacked before a route is chosen: hence `:path`.
 
 
 @item_router.put("/items")
@@ -57,7 +57,7 @@ async def read_item(item_id: ItemId, service: Served) -> ItemState:
         raise UnknownItemError(f"There is no item {item_id!r} in the catalogue.")
     row = catalog.id_map.rows[item_id]
     if catalog.is_removed[row]:
-        raise UnknownItemError(f"Item {item_id!r} was deleted; put it to have it back.")
+        raise UnknownItemError(f"Item {item_id!r} was deleted; PUT it again to restore it.")
     return ItemState(item=catalog.items.slice(row, 1).to_pylist()[0], catalog_version=now)
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The catalogue of a model with the changes that the store keeps: what was put and deleted since it was made.
+"""A model's catalogue with the changes in the store: items put and deleted since it was made.
 
-New items get identifiers and vectors once, by the process that puts them; the others read these from the store, so all
-answer alike.
+The process that puts new items computes their identifiers and vectors; the others read them from the store, so all
+give the same answers.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def merge_puts(catalog: Catalog, puts: Sequence[Mapping[str, object]]) -> list[I
         }
         if text := [name for name in other if name in TEXT_COLUMNS]:
             raise ConflictError(
-                f"`{text[0]}` of item {item_id!r} is another one; an item's text stays, since its vectors come from "
-                "it. Delete the item and put it under another id."
+                f"`{text[0]}` of item {item_id!r} differs from the stored one; an item's text cannot change, since "
+                "its vectors come from it. Delete the item and put it under another id."
             )
         if other or catalog.is_removed[row]:
             changes.append(ItemChange(item_id, other, False))
@@ -83,7 +83,7 @@ def removals(catalog: Catalog, item_ids: Sequence[str]) -> list[ItemChange]:
     """Return what deleting items changes: those of them that are not removed yet.
 
     Raises:
-        UnknownItemError: If the catalogue does not hold an id.
+        UnknownItemError: If the catalogue does not contain an id.
     """
     for item_id in item_ids:
         if item_id not in catalog.id_map:

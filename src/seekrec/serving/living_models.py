@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The models of a server and their catalogues, which follow the store: changes of this process and of others.
+"""The models of a server and their catalogues, which follow the changes in the store, by this process and others.
 
-One thread makes all changes, one after the other; the model's thread takes each up between two batches.
+One thread prepares all changes, one after the other; the model's thread applies each between two batches.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class UnknownModelError(SeekrecError):
 
 
 class LivingModels:
-    """The model that answers, those beside it, and their catalogue.
+    """The model that answers, those next to it, and their catalogue.
 
     Args:
         source (`str`, `Path` or `tuple`): The model to start with.
@@ -111,7 +111,7 @@ class LivingModels:
         """Take items out of answers; as [`put_items`].
 
         Raises:
-            UnknownItemError: If the catalogue does not hold an id.
+            UnknownItemError: If the catalogue does not contain an id.
         """
         return await self._in_order(lambda: self._change(lambda: removals(self.model.catalog, item_ids)))
 
@@ -237,9 +237,9 @@ class LivingModels:
                 await self._in_order(self._follow)
                 pause = self._settings.poll_s
             except Exception:
-                # The store may be away for a while; what was loaded goes on answering.
+                # The store may be away for a while; what was loaded continues answering.
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
-                logger.exception("the store could not be followed")
+                logger.exception("changes could not be read from the store")
 
 
 def _models_in(folder: str | None) -> dict[str, ModelSource]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Logs as JSON, a line an entry, each with the id of its request. Neither texts of users nor tokens stand in them."""
+"""JSON logs, one line per entry, each with the id of its request. They contain neither users' texts nor tokens."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the server reads and writes: every field with its limits, and an example for each route."""
+"""The request messages of the server: every field with its limits, and an example for each route."""
 
 from __future__ import annotations
 
@@ -53,16 +53,16 @@ _VISIBLE = rf"^[^\u0000]*{_SEEN}[^\u0000]*$"
 def _check_characters(text: str) -> str:
     """Refuse what databases cannot keep."""
     if "\x00" in text:
-        raise ValueError("holds the character NUL; leave it out")
+        raise ValueError("contains the character NUL; remove it")
     if re.search("[\ud800-\udfff]", text):
-        raise ValueError("holds half of a surrogate pair, which is no character; leave it out")
+        raise ValueError("contains half of a surrogate pair, which is not a character; remove it")
     return text
 
 
 def _check_text(text: str) -> str:
     """Refuse what databases cannot keep, and text without a visible character."""
     if re.search(_SEEN, _check_characters(text)) is None:
-        raise ValueError("holds no visible character; pass text, or leave the field out")
+        raise ValueError("contains no visible character; pass text, or leave the field out")
     return text
 
 
@@ -75,9 +75,11 @@ def _seconds(value: object) -> object:
     """Take 3.0 for 3, and say what a time must be where it is something else."""
     seconds = _whole(value)
     if not isinstance(seconds, int) or isinstance(seconds, bool):
-        raise ValueError("is no whole number; pass seconds since 1970, UTC, such as 1700000000")
+        raise ValueError("is not a whole number; pass seconds since 1970, UTC, such as 1700000000")
     if seconds > MAX_SECONDS:
-        raise ValueError("lies too far ahead for seconds since 1970; divide by 1000 what are milliseconds")
+        raise ValueError(
+            "is too far in the future for seconds since 1970; if it is in milliseconds, divide it by 1000"
+        )
     return seconds
 
 
@@ -91,7 +93,7 @@ def _check_scalar(value: object) -> object:
         if not -(2**63) <= value < 2**63:
             raise ValueError("is a whole number of more than 64 bits; pass a smaller one")
     elif not isinstance(value, float) or not math.isfinite(value):
-        raise ValueError("is no text, no number and neither true nor false; pass one of these")
+        raise ValueError("is not text, a number, true or false; pass one of these")
     return value
 
 
@@ -246,7 +248,7 @@ class Question(Message):
     geohash: Geohash | None = None
     session_id: Id | None = None
     action: Id | None = Field(default=None, description="What the answer should lead to; SynerGen reads it.")
-    model: Id | None = Field(default=None, description="A model that is loaded beside the one that answers.")
+    model: Id | None = Field(default=None, description="A model that is loaded together with the one that answers.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page at `/`, and the routes that it asks beside those of everybody: filters, users, models, and why an item."""
+"""The page at `/`, and the routes that only it uses: filters, users, models, and why an item was returned."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def index() -> Response:
 async def page_file(name: Annotated[str, Path(max_length=50)]) -> Response:
     """Return a file of the page."""
     if name not in _TYPES:
-        raise UnknownItemError(f"The page has no file {name!r}.")
+        raise UnknownItemError(f"The page does not have a file {name!r}.")
     return _file(name)
 
 
@@ -146,7 +146,7 @@ def _nearest(
 
 
 def _path(catalog: Catalog, row: int, codes: np.ndarray, view: str) -> replies.IdentifierPath:
-    """Return the codes of an item, and how many items share each beginning; the last that are not alone beside it."""
+    """Return the codes of an item, and how many items share each beginning; the last that are not alone next to it."""
     levels, siblings = [], np.empty(0, np.int64)
     sharing = np.flatnonzero(catalog.live)
     for level in range(codes.shape[1]):
@@ -181,7 +181,7 @@ def _count_categories(categories: pa.Array) -> tuple[list[tuple[str, int]], str 
     coded = pc.fill_null(pc.list_flatten(paths), "").dictionary_encode()
     codes, names = coded.indices.to_numpy().astype(np.int64), coded.dictionary.to_pylist()
     roots = np.unique(codes[begins[lengths > 1]])
-    # Each name once an item.
+    # Each name once per item.
     pairs = np.unique(np.repeat(item_of_path, lengths) * max(len(names), 1) + codes)
     counts = np.bincount(pairs % max(len(names), 1), minlength=len(names))
     root = int(roots[0]) if len(roots) == 1 else None

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many users searched for a query: counted as events come, so that a suggestion reads no events.
+"""Count how many users searched for a query, as events arrive, so that suggestions need not read events.
 
-One query is what differs in capitals and in spaces alone; it is suggested in small letters, whoever typed it.
+Queries that differ only in case and spaces count as one; it is suggested in lower case.
 """
 
 from __future__ import annotations

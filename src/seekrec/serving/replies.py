@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the server answers; what it is asked is in [`messages`]."""
+"""The response messages of the server; requests are in [`messages`]."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of the store, and how older ones become them.
+"""The tables of the store, and the migrations from older versions.
 
-The version of the tables stands in the store. A newer server migrates an older store when it opens it, one step after
-the other, in one transaction; an older server refuses a newer store.
+The version of the tables is saved in the store. A newer server migrates an older store when it opens it, step by step,
+in one transaction; an older server refuses a newer store.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ state = Table(
     Column("model", String, nullable=True),
 )
 
-# What was put and deleted since the catalogues of models were made, as it is now; one row an item.
+# What was put and deleted since the catalogues of models were made, as it is now; one row per item.
 items = Table(
     "seekrec_items",
     tables,
@@ -99,7 +99,7 @@ def _create(connection: Connection) -> None:
 
 
 def _count_exact_queries(_: Connection) -> None:
-    """Version 2 counted queries as they were typed; version 3 counts them anew."""
+    """Version 2 counted queries as they were typed; version 3 counts them again."""
 
 
 def _count_queries(connection: Connection) -> None:

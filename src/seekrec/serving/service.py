@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the routes call: questions, events, changes of the catalogue and of the model, over one store.
+"""The service behind the routes: requests, events, and changes of the catalogue and the model, over one store.
 
 Four kinds of threads work here. The event loop takes requests and waits; a few threads read the store and write it;
 one thread is the model's; and one makes the changes of [`LivingModels`], which the model's thread takes up between two
@@ -90,7 +90,7 @@ class Service:
         for name, numbers in of_models.items():
             try:
                 answers = self.models.named(name).answer([questions[number] for number in numbers])
-            except SeekrecError as error:  # it took over, and its place beside is empty, since the question came
+            except SeekrecError as error:  # it took over, and its place alongside is empty, since the question came
                 answers = [error] * len(numbers)
             found |= dict(zip(numbers, answers, strict=True))
         return [found[number] for number in range(len(questions))]
@@ -131,7 +131,7 @@ class Service:
         return appended
 
     async def _read(self, read: Callable[[], ResultT], deadline: float | None) -> ResultT:
-        """Read from the store, in a thread; cancelled, this ends at once. What was begun goes on past the deadline."""
+        """Read from the store, in a thread; if cancelled, return at once, while started work continues."""
         left = self.settings.timeout_s if deadline is None else deadline - self.batcher.now
         reading = self._readers.submit(read)
         answer = asyncio.wrap_future(reading)
@@ -155,7 +155,8 @@ def _keep_examples(store: Store, path: str) -> list[str]:
             num_others += 1
     if num_others:
         logger.warning(
-            "the store holds other histories of %d of %d users of `examples`, which stay; these need another store",
+            "the store has other histories for %d of %d users of `examples`; they are kept. Use another store to load "
+            "the examples",
             num_others,
             len(histories),
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a server serves: one set of settings for the command line and for Python."""
+"""The settings of a server, for the command line and for Python."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class ServingSettings:
             (or its `model/` folder).
         beside (`Sequence[str]`): Models of that folder that are loaded from the start: questions may name one, and it
             takes over at once.
-        examples (`str`, *optional*): File of users' histories, `examples.json` beside a trained model: they are kept
-            as if they had been sent, and the page offers these users.
+        examples (`str`, *optional*): File of users' histories, `examples.json` alongside a trained model: they are
+            kept as if they had been sent, and the page offers these users.
         text_encoder (`str`, *optional*): Path or name of the text encoder of new items and queries, where the model
             only names one.
         token (`str`, *optional*): What `Authorization: Bearer` must hold. Without one all may ask, and admin routes
@@ -35,8 +35,8 @@ class ServingSettings:
         timeout_s (`float`): How long a request may wait for the model, the reading of its history included, and how
             long the model may take for it, in seconds. One that is expected to wait for half of it gets 429 at once.
         histories_mb (`int`): Megabytes of memory for users' histories.
-        states_mb (`int`): Megabytes of memory for what the model made of users' histories, where its family can go on
-            from there; 0 to read them anew each time.
+        states_mb (`int`): Megabytes of memory for what the model made of users' histories, where its family can
+            continue from there; 0 to read them again each time.
         poll_s (`float`): How often a process looks for what others changed, in seconds.
     """
 
@@ -71,7 +71,7 @@ class ServingSettings:
             if not isinstance(value, (int, float)) or isinstance(value, bool) or value <= 0:
                 raise ConfigurationError(f"`{name}` is {value!r}; give seconds, more than 0.")
         if self.token is not None and not self.token.strip():
-            raise ConfigurationError("`token` is empty; give a secret, or none.")
+            raise ConfigurationError("`token` is empty; set a secret, or leave it out.")
 
     @classmethod
     def with_options(cls, settings: ServingSettings | None, options: Mapping[str, object]) -> ServingSettings:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a model made of the histories of users: kept within a bound of memory, extended by what is new.
+"""Cache the encoded histories of users: within a memory limit, extended by new events.
 
-A state holds the window of a history that the model reads: the latest so many events, or so many of each behavior. Of
-a longer history the window begins at an event whose number is a multiple of a quarter of that, so that it moves once
-in so many events at most and is read again only then; it depends on the history alone, so all processes read the same.
-A short window moves with each event: reading it again costs what reading one event does.
+A state covers the window of a history that the model reads: the latest N events, or N of each behavior. In a longer
+history the window starts at an event whose number is a multiple of N / 4, so that it moves at most once in N / 4
+events and is read again only then; it depends on the history alone, so all processes read the same window. A short
+window moves with each event: reading it again costs no more than reading one event.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class UserStates:
 
     @torch.no_grad()
     def read(self, histories: Sequence[KeptHistory], catalog: Catalog) -> State:
-        """Return the state of each history: kept, extended, or read anew.
+        """Return the state of each history: kept, extended, or read again.
 
         Args:
             histories (`Sequence[KeptHistory]`): At least one; the same user may be there twice.

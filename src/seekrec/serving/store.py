@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a server must not forget: events of users, changes of the catalogue, and which model answers.
+"""The persistent store of a server: events of users, changes of the catalogue, and the current model.
 
 SQLite by default, PostgreSQL by URL. Several processes share one store. An acknowledged change has been committed;
-what readers ask for (`events_after`, `changes_after`) has no gap, whatever commits late.
+what readers get (`events_after`, `changes_after`) has no gaps, even if a transaction commits late.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class Store:
         for one in added:
             if given.setdefault(one.event_id, one) != one:
                 raise ConflictError(
-                    f"`events` name the id {one.event_id!r} for two different events; give each its own."
+                    f"`events` use the id {one.event_id!r} for two different events; give each its own."
                 )
         with self._write() as connection:
             of_users: dict[str, list[StoredEvent]] = defaultdict(list)
@@ -152,7 +152,7 @@ class Store:
             for event_id, kept in there.items():
                 if kept != given[event_id]:
                     raise ConflictError(
-                        f"`events` hold {event_id!r}, which is the id of another event already; give each its own."
+                        f"`events` contain {event_id!r}, which is already the id of another event; give each its own."
                     )
             for user_id in sorted(of_users):
                 new = [one for one in of_users[user_id] if one.event_id not in there]
@@ -332,7 +332,7 @@ def _open(url: str) -> Engine:
             return create_engine(place, pool_pre_ping=True, **_POOL, **hidden)
         if kind != "sqlite" or place.database in (None, "", ":memory:"):
             # Not the URL: there may be a password in it.
-            raise ConfigurationError(f"`store` is a URL of {kind} without a file or of a kind unknown; {_USABLE}")
+            raise ConfigurationError(f"`store` is a {kind} URL without a file, or of an unsupported kind; {_USABLE}")
         engine = create_engine(place, connect_args={"timeout": _LOCK_S}, **_POOL, **hidden)
     except ArgumentError as error:
         raise ConfigurationError(f"`store` cannot be read as a URL; {_USABLE}") from error

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training by `transformers.Trainer`: one Trainer, the batches of each family, and trainings that can be killed."""
+"""Training with `transformers.Trainer`: one Trainer, the batches of each family, and resumable trainings."""
 
 from seekrec.training.event_windows import WindowCollator, make_window_optimizer, make_window_trainer
 from seekrec.training.gensr_data import RequestArguments, training_requests

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A training within a budget of time: steps are timed before it, and the clock ends it, with a whole checkpoint.
+"""Train within a time budget: steps are timed first, and training ends when time is up, with a complete checkpoint.
 
-The clock runs for the whole run, from the start of its process: the stages before training count, each of which has a
-[`StageTime`], and what comes after it is left its time. A training that was killed and goes on has what was left of
-its budget; one that the clock ended is finished and is taken as it is, unless a larger budget is given.
+The clock covers the whole run, from the start of its process: the stages before training count, each of which has a
+[`StageTime`], and time is reserved for what comes after. A resumed training has what was left of its budget; one that
+ran out of time is finished and its result is used, unless a larger budget is given.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class TimeBudget(TrainerCallback, ExportableState):
         if bool(ends) and not self.is_spent and state.global_step < state.max_steps:
             self.is_spent = True
             logger.warning(
-                "The time is used up: training ends at step %d of %d; %.1f of %.1f minutes are left for the rest.",
+                "Time limit reached: training ends at step %d of %d; %.1f of %.1f minutes are left for the rest.",
                 state.global_step,
                 state.max_steps,
                 max(0.0, self.max_seconds - self.clock()) / 60,
@@ -271,7 +271,7 @@ def time_steps(
     arguments, model = trainer.args, trainer.accelerator.unwrap_model(trainer.model)
     loader = trainer.get_train_dataloader()
     updates = max(1, len(loader) // arguments.gradient_accumulation_steps)
-    # Histories of one length stand beside each other, so batches from all over the epoch are timed.
+    # Histories of one length stand next to each other, so batches from all over the epoch are timed.
     batches = list(itertools.islice(loader.batch_sampler or (), _NUM_LOOKED_AT))
     spread = batches[:: max(1, len(batches) // _NUM_TIMED)]
     # Set by the loop of training, which has not begun.

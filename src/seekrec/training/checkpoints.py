@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints of `transformers.Trainer`: which of them are whole, and which a training goes on from."""
+"""Checkpoints of `transformers.Trainer`: find those that are complete, and the one to resume from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from seekrec.util.files import write_json
 logger = logging.getLogger(__name__)
 
 STATE_FILE = "trainer_state.json"
-# What a training needs to go on as if it had not stopped: the patterns of its files.
+# What a training needs to continue as if it had not stopped: the patterns of its files.
 _WEIGHTS = ("*.safetensors", "*model*.bin", "*model_fsdp*")
 _REST = (("optimizer*",), ("scheduler.pt",), ("rng_state*",))
 
@@ -40,7 +40,7 @@ def find_checkpoint(folder: str | Path, *, only_model: bool = False) -> str | No
     damages = {path: find_damage(path, only_model=only_model) for path in list_checkpoints(folder)}
     for checkpoint, damage in damages.items():
         if damage is not None:
-            logger.warning("%s is damaged: %s. It is removed.", checkpoint, damage)
+            logger.warning("%s is damaged: %s. Removing it.", checkpoint, damage)
             shutil.rmtree(checkpoint)
     whole = [path for path, damage in damages.items() if damage is None]
     for checkpoint in reversed(whole):
@@ -54,14 +54,16 @@ def find_checkpoint(folder: str | Path, *, only_model: bool = False) -> str | No
             if Path(best) != best_here:
                 write_json(checkpoint / STATE_FILE, {**state, "best_model_checkpoint": str(best_here)})
             return str(checkpoint)
-        logger.warning("%s has its best weights in %s, which is gone; an older one is taken.", checkpoint, best_here)
+        logger.warning(
+            "%s has its best weights in %s, which is missing; using an older checkpoint.", checkpoint, best_here
+        )
     return None
 
 
 def find_damage(checkpoint: Path, *, only_model: bool = False) -> str | None:
     """Return what is missing or cut of a checkpoint; `None` if it is whole.
 
-    Every file that holds its own length is looked at: weights by their header, what torch wrote by its directory at
+    Every file that contains its own length is looked at: weights by their header, what torch wrote by its directory at
     the end. `trainer_state.json` is written last.
     """
     if not read_state(checkpoint):

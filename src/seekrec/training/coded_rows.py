@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of training data as numbers that tell the epochs apart, for collators that draw anew in each epoch."""
+"""Encode the epoch in the row numbers of training data, for collators that draw again in each epoch."""
 
 from __future__ import annotations
 

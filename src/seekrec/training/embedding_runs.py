@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the trainings of SASRec and LightGCN share: the best of several evaluations by full ranking is kept."""
+"""Shared by the trainings of SASRec and LightGCN: evaluation by full ranking, and keeping the best weights."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def fit_embedding(
     time: StageTime | None = None,
     evaluate_few: EvaluateModel | None = None,
 ) -> ModelT:
-    """Train a model, go on where its training was stopped, or load what is finished; see [`train_once`].
+    """Train a model, continue where its training was stopped, or load what is finished; see [`train_once`].
 
     Args:
         make_model (`Callable`): Makes the model; called after the seed was set.
@@ -94,7 +94,7 @@ def fit_embedding(
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=False,
         report_to="none",
-        # A training that goes on knows how long it has not become better.
+        # A resumed training knows how long it has not become better.
         restore_callback_states_from_checkpoint=patience is not None,
         **arguments,
     )
@@ -138,7 +138,7 @@ def rank_targets(
 
     Returns:
         `dict`: `recall@10` and `ndcg@10`, means over the cases. Ties are averaged over their orders; a target that
-        its own history holds counts as missed.
+        its own history contains counts as missed.
     """
     positions = torch.arange(1, 11, dtype=torch.float64)
     # What the first 0, 1, ..., 10 positions gain together; a tie takes the mean gain of the positions that it spans.
@@ -149,8 +149,8 @@ def rank_targets(
         scores = score(part)
         if not torch.isfinite(scores).all():
             raise DivergenceError(
-                f"The model's scores of validation cases {part.start} to {part.stop - 1} hold what is not a finite "
-                "number: training diverged; take a smaller learning rate."
+                f"The model's scores of validation cases {part.start} to {part.stop - 1} contain a number that is not "
+                "finite: training diverged; use a smaller learning rate."
             )
         numbers = torch.arange(len(scores))
         lengths = torch.tensor([len(history) for history in histories[part]])

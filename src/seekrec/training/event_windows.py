@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches of training windows for the families that compare vectors, and the Trainer that draws them.
+"""Batches of training windows for the families that compare vectors, and their Trainer.
 
-What is drawn at random for a window (queries from the pool, negatives) depends on the seed, the epoch and the window
-alone; see `events/training_negatives.py`.
+Random draws for a window (queries from the pool, negatives) depend on the seed, the epoch and the window alone; see
+`events/training_negatives.py`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from seekrec.util.constants import LABEL_PADDING
 from seekrec.util.hashing import hash_fractions, hash_numbers
 from seekrec.util.ragged import Ragged, join_rows
 
-# More questions than a window has: added to the key of a question, it is the key of the one asked beside it.
+# More questions than a window has: added to the key of a question, it is the key of the one asked together with it.
 _ADDED = 2048
 # Arrays of a batch that have a column for each question, besides those whose names begin so.
 _OF_QUESTIONS = ("labels", "shown_item_rows")
@@ -133,7 +133,7 @@ class WindowCollator:
         pool ([`QueryPool`]): Vectors of all queries in the windows, and what else may be asked for.
         pool_probability (`float`): How often a recommendation question gets a query from the pool of its target and
             becomes a search (beta of IntSR section 3.2).
-        pool_adds (`bool`): That search is asked beside the recommendation, not in its place.
+        pool_adds (`bool`): That search is asked together with the recommendation, not in its place.
         negatives ([`ItemNegatives`], *optional*): Negatives of each question.
         seed (`int`): Seed of the pool's draws.
     """
@@ -187,7 +187,7 @@ class WindowCollator:
         return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in batch.items()}
 
     def _ask_from_pool(self, batch: dict[str, np.ndarray], keys: np.ndarray) -> np.ndarray:
-        """Make searches of some recommendations, in their place or beside them; return the keys of all questions."""
+        """Make searches from some recommendations, replacing or adding to them; return the keys of all questions."""
         labels, pool = np.maximum(batch["labels"], 0), self.pool.pool
         lengths = pool.lengths[labels]
         is_filled = (hash_fractions(self.seed, keys, 1) < self.pool_probability) & (lengths > 0)
@@ -236,7 +236,7 @@ def make_negatives(
 
     With `is_aligned` they keep to items available at the time. A draw by popularity may be the target, as its
     correction asks. With `spares_own` no other item that the user acted on is drawn. That is for what stands for items
-    that were shown and not clicked. What stands for all items must hold the user's own, for the full softmax holds
+    that were shown and not clicked. What stands for all items must contain the user's own, for the full softmax holds
     them.
     """
     return ItemNegatives(
@@ -258,7 +258,7 @@ def make_window_trainer(
     table_learning_rate: float | None,
     evaluate_model: EvaluateModel | None,
 ) -> GenerativeTrainer:
-    """Put a model and windows into a Trainer whose batches hold windows of like length.
+    """Put a model and windows into a Trainer whose batches contain windows of like length.
 
     Args:
         model ([`DenseModel`]): Takes the collator's batch.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches of GenSR's training requests, which lie in memory or in shards."""
+"""Batches of GenSR's training requests, from memory or from shards."""
 
 from __future__ import annotations
 

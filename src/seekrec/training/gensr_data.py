@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training requests of GenSR: what was asked, what was acted on, and items that were not."""
+"""Training requests of GenSR: the request, its target, and negatives."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from seekrec.util.ragged import Ragged
 
 @dataclass
 class RequestArguments:
-    """What GenSR is asked in training, and the items beside the answer.
+    """What GenSR is asked in training, and the items alongside the answer.
 
     Args:
         task_weights (`list[str]`):
             Shares of the tasks, as recommendation=1 search=2; a task left out is neither trained nor measured. By
             their numbers of requests if not given. An epoch has the same number of requests in any case.
         extra_requests (`list[str]`):
-            What is asked beside the log's own requests. `recommend_searched_items`: a searched item also as a
+            What is asked together with the log's own requests. `recommend_searched_items`: a searched item also as a
             recommendation, without its query. `search_recommended_items`: a recommended item also as a search, by a
             query from its categories. `item_queries`: every item of the catalogue by the queries from its categories,
             without a history.

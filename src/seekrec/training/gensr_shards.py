@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GenSR's training requests of a log that is larger than memory: those of one partition at a time, as shards.
+"""Build GenSR's training requests of a log that is larger than memory, as shards, one partition at a time.
 
-Each request stands for itself: its history, its query and its target are numbers of items and of **texts**. Texts are
-the queries of the log, then those that categories give, then, where negatives match texts, the titles of the items;
-their tokens and matches are shards of their own. What users acted on is memory-mapped. Draws depend on user and event
-alone: together the partitions ask what would be asked in memory.
+Each request is independent: its history, query and target are numbers of items and **texts**. Texts are the queries of
+the log, then those made from categories, then, if negatives match texts, the titles of the items; their tokens and
+matches are separate shards. The items that users acted on are memory-mapped. Random draws depend on user and event
+alone, so all partitions together equal the requests made in memory.
 """
 
 from __future__ import annotations
@@ -136,13 +136,13 @@ def write_request_shards(
 ) -> RequestShards:
     """Write the training requests of every partition, and with `item_queries` those for the items.
 
-    An interrupted run goes on when it is called again with the same arguments.
+    An interrupted run resumes when it is called again with the same arguments.
 
     Args:
         split ([`PartitionedSplit`]): The split.
         processor ([`GenSRProcessor`]): Its catalogue, its tokenizer and the length of its histories.
         facts ([`TrainingFacts`]): What all training events hold.
-        settings ([`RequestArguments`]): What is asked, and the items beside the answer.
+        settings ([`RequestArguments`]): What is asked, and the items alongside the answer.
         folder (`str` or `Path`): Where to write; what other arguments have made there is replaced.
         seed (`int`): Seed of the choice of a query for items that were recommended.
         engine (`str`): See [`run_partitions`].
@@ -194,7 +194,7 @@ def write_request_shards(
 
 
 def request_key(processor: GenSRProcessor, settings: RequestArguments) -> JsonObject:
-    """Return what requests depend on, beside the split and the seed, as JSON values."""
+    """Return what requests depend on, in addition to the split and the seed, as JSON values."""
     return {
         "catalog": processor.catalog.content_hash,
         "tokenizer": tokenizer_digest(processor.tokenizer),

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training of DualRQVAE by `transformers.Trainer`.
 
-Beside the gradient steps two things happen. Before the first step the codebooks are started by k-means on all items;
-after every epoch the codes that nobody used are moved to where items are. Both depend on the seed alone, and
-checkpoints are written at the end of an epoch only, after the revival: a resumed run ends with the same weights as one
-that was never stopped.
+Two things happen in addition to the gradient steps. Before the first step the codebooks are initialised by k-means on
+all items; after every epoch unused codes are moved to where items are. Both depend on the seed alone, and checkpoints
+are written at the end of an epoch only, after the revival: a resumed run ends with the same weights as one that was
+never stopped.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def train_dual_rqvae(
 ) -> DualRQVAEModel:
     """Train an identifier learner on the vectors of all items.
 
-    A training that was killed goes on from its last checkpoint and ends as if it had not been. One that is complete is
-    loaded, not repeated. Another training in the folder is set aside.
+    A training that was killed continues from its last checkpoint and ends as if it had not been. One that is complete
+    is loaded, not repeated. Another training in the folder is set aside.
 
     Args:
         semantic (`np.ndarray` or `torch.Tensor`, *optional*): float of shape `(num_items, semantic_size)`; not used

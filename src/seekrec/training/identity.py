@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What makes two trainings the same: settings, data and start. A folder belongs to one training.
+"""The identity of a training: settings, data and starting weights. A folder belongs to one training.
 
-`identity.json` in a Trainer's folder says which. A run that asks for another training in that place sets the folder
-aside under a name of its own, `trainer-<hash>`, and begins anew; asked for again, it is taken back. More epochs go on
-from what is there, if all else is the same; so does another number of processes, if a step reads as many rows.
+`identity.json` in a Trainer's folder says which. A run that starts another training there first renames the folder to
+`trainer-<hash>`; when the old settings return, so does the folder. A training with more epochs resumes from what is
+there if all else is the same; so does one with another number of processes, if a step reads as many rows.
 """
 
 from __future__ import annotations
@@ -169,16 +169,16 @@ def training_identity(
 
 
 def claim_folder(folder: Path, identity: Identity) -> None:
-    """Make a folder that of a training. One of another training is set aside, one of this very training taken back."""
+    """Claim a folder for a training: rename that of another training, and restore an earlier one of this training."""
     own = folder.with_name(f"{folder.name}-{identity.name()}")
     before = Identity.read(folder)
     if before is not None and identity.goes_on_from(before) and (before == identity or not own.is_dir()):
         was, now = (one.settings.get("num_processes") for one in (before, identity))
         if was != now:
-            logger.info("%s: %s processes go on where %s were.", folder, now, was)
+            logger.info("%s: resuming with %s processes (was %s).", folder, now, was)
         if before.length != identity.length:
             logger.info(
-                "%s: goes on from %g epochs to %g.",
+                "%s: resuming; the number of epochs goes from %g to %g.",
                 folder,
                 before.length["num_train_epochs"],
                 identity.length["num_train_epochs"],
@@ -187,9 +187,9 @@ def claim_folder(folder: Path, identity: Identity) -> None:
         _set_aside(folder, before, identity)
     if own.is_dir() and not folder.is_dir():
         own.rename(folder)
-        logger.info("The training was done before: %s is %s again.", own, folder)
+        logger.info("Found an earlier training with these settings: %s is now %s.", own, folder)
     if not folder.is_dir():
-        logger.info("%s: training starts from the beginning.", folder)
+        logger.info("%s: training starts from scratch.", folder)
     folder.mkdir(parents=True, exist_ok=True)
     identity.write(folder)
 
@@ -220,7 +220,7 @@ def _set_aside(folder: Path, before: Identity | None, identity: Identity) -> Non
     folder.rename(place)
     reason = "it does not say which" if before is None else "; ".join(identity.differences(before))
     logger.warning(
-        "%s held another training (%s). It is kept in %s, which you may delete.",
+        "%s contained another training (%s). It was moved to %s, which you may delete.",
         folder,
         reason,
         place,

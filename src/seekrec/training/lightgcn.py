@@ -62,7 +62,7 @@ def train_lightgcn(
         output_dir (`str` or `os.PathLike`): Folder of the checkpoints.
         num_epochs (`int`): Number of epochs over the pairs.
         batch_size (`int`): Number of pairs in one step.
-        num_negatives (`int`): Number of uniform negatives of a pair, drawn anew in each epoch.
+        num_negatives (`int`): Number of uniform negatives of a pair, drawn again in each epoch.
         learning_rate (`float`): Learning rate of AdamW; it falls to zero by a cosine.
         seed (`int`): Seed of the start weights, the order and the negatives.
         num_evaluations (`int`): How often validation is scored, and a checkpoint written (at most).
@@ -87,7 +87,7 @@ def train_lightgcn(
     if learning_rate <= 0:
         raise ConfigurationError(f"`learning_rate` is {learning_rate}; it must be positive.")
     if not len(graph.users):
-        raise DataError("The graph has no pair of a user and an item; LightGCN needs some.")
+        raise DataError("The graph has no user-item pairs; LightGCN needs at least one.")
     sizes = {"num_users": len(graph.user_ids), "num_edges": len(graph.users)}
     own = {key: value for key, value in config.to_dict().items() if key not in sizes}
 

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""AdamW for tables of embeddings of which a step reads a few rows: only those rows get a gradient and are updated.
+"""AdamW for embedding tables with sparse access: only the rows that a step reads get a gradient and are updated.
 
 A table with `sparse=True` (see `torch.nn.Embedding`) has a gradient of the rows that were read. AdamW over a million
-rows of which a step read some thousands is most of the step; here it costs what was read. What differs from AdamW:
+rows, of which a step reads a few thousand, takes most of the step; here the cost depends on the rows read. Differences
+from AdamW:
 
-- a row that a step does not read is left alone: its moments do not decay, it does not move on by what it moved before,
-  and weight decay does not reach it. A row that every step has read is where AdamW would have it;
-- a parameter with a whole gradient is AdamW's own, to the last bit. The state has AdamW's names and shapes, so a run
-  goes on from a checkpoint of either.
+- a row that a step does not read is not touched: its moments do not decay, it gets no momentum update, and no weight
+  decay. A row that every step reads is updated exactly as by AdamW;
+- a parameter with a dense gradient is updated by AdamW itself, bit for bit. The state has AdamW's names and shapes, so
+  a run can resume from a checkpoint of either.
 
-Where several processes train together, each holds a part of such a table (`seekrec.embeddings.row_shards`). Weights
-are saved as one file, moments as another, which each process writes its rows into: any number of processes goes on
-from them.
+If several processes train together, each holds a part of such a table (`seekrec.embeddings.row_shards`). Weights are
+saved as one file, moments as another, into which each process writes its rows; any number of processes can resume from
+them.
 """
 
 from __future__ import annotations
@@ -250,8 +251,8 @@ class RowGradientTrainer(Trainer):
                     state[key] = shard.own_rows(state[key]).clone()
             if not state:
                 raise CheckpointError(
-                    f"{checkpoint} holds no moments of the rows of tables, which stand in {MOMENTS_FILE} or "
-                    "optimizer.pt; delete it, and the training goes on from an older checkpoint."
+                    f"{checkpoint} contains no optimizer moments of table rows, neither in {MOMENTS_FILE} nor in "
+                    "optimizer.pt; delete it, and training resumes from an older checkpoint."
                 )
 
 

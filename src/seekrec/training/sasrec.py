@@ -2,7 +2,7 @@
 """Training of SASRec by `transformers.Trainer`.
 
 A user's items are cut into windows of `max_history`, from the end, so that each item of each user is a label exactly
-once an epoch. The checkpoint kept is the one with the best NDCG@10 on validation (full ranking, seen items removed).
+once per epoch. The checkpoint kept is the one with the best NDCG@10 on validation (full ranking, seen items removed).
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def train_sasrec(
 ) -> SASRecForNextItem:
     """Train SASRec.
 
-    A training that was killed goes on from its last checkpoint and ends as if it had not been. One that is complete is
-    loaded, not repeated. Another training in the folder is set aside.
+    A training that was killed continues from its last checkpoint and ends as if it had not been. One that is complete
+    is loaded, not repeated. Another training in the folder is set aside.
 
     Args:
         sequences ([`Ragged`] or `Sequence[np.ndarray]`): Item rows of each user, oldest first, in memory or mapped
@@ -78,7 +78,7 @@ def train_sasrec(
 
     Raises:
         ConfigurationError: If a number is not positive.
-        DataError: If no sequence holds an item, or `validation` is empty.
+        DataError: If no sequence contains an item, or `validation` is empty.
         RequestError: If a row is not one of the `num_items` items.
     """
     counts = {"num_epochs": num_epochs, "batch_size": batch_size, "num_evaluations": num_evaluations}
@@ -92,9 +92,11 @@ def train_sasrec(
         config,
     )
     if not len(windows):
-        raise DataError(f"None of the {len(sequences)} `sequences` holds an item; SASRec needs users with history.")
+        raise DataError(
+            f"None of the {len(sequences)} `sequences` contains an item; SASRec needs users with a history."
+        )
     if validation is not None and not len(validation):
-        raise DataError("`validation` is empty; pass None to keep the last weights in place of the best.")
+        raise DataError("`validation` is empty; pass None to keep the last weights instead of the best.")
 
     few = () if validation is None else validation[:: -(-len(validation) // _FEW_CASES)]
 
@@ -214,7 +216,7 @@ def rank_validation(model: SASRecForNextItem, validation: Validation, *, batch_s
 
     Returns:
         `dict`: `recall@10` and `ndcg@10`, means over `validation`. Ties are averaged over their orders; a target
-        that its own history holds counts as missed.
+        that its own history contains counts as missed.
     """
     histories = [history for history, _ in validation]
     targets = np.array([target for _, target in validation], dtype=np.int64)

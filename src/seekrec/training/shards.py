@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The order of rows that are read from shards: a shuffle that holds one buffer of row numbers for each task.
+"""The order of rows read from shards: a shuffle with one buffer of row numbers per task.
 
 Rows of a task are dealt like cards, as in `corpora/mixture.py`: the shards of a pile are shuffled, the rows of as many
-of them as fill a buffer are shuffled together, and a new pile begins when one is used up. An epoch takes from each
-task as many cards as its weight asks for, and mixes them a section at a time. That reads the memory-mapped files about
-once from end to end, and the order depends on the seed, the epoch and the global batch alone. So a training that is
-resumed skips batches without reading them (`Trainer` does), whatever the number of workers, and gets those that would
-have followed.
+of them as fill a buffer are shuffled together, and a new pile begins when one is used up. An epoch takes rows from
+each task by its weight, and mixes them in sections. That reads the memory-mapped files about once from end to end, and
+the order depends on the seed, the epoch and the global batch alone. So a resumed training skips batches without
+reading them (`Trainer` does), whatever the number of workers, and continues with the same batches.
 
-Processes take turns by batch (accelerate does that), so they share an epoch without a row in common. Where the last
-global batch is not full, accelerate would begin the epoch anew to fill it up. Here the rows of the last two global
-batches are spread over the processes evenly instead, and places that stay free are filled by codes below 0, which a
-collator leaves out or lets teach nothing: each row comes once.
+Processes take turns by batch (accelerate does that), so they share an epoch without a row in common. If the last
+global batch is not full, accelerate would fill it up from the start of the epoch. Here the rows of the last two global
+batches are spread evenly over the processes instead, and empty slots are filled with codes below 0, which a collator
+drops or masks: each row is used once.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class ShardSampler(Sampler[int]):
         num_processes (`int`): Processes that train together.
         seed (`int`): Seed of all draws.
         weights (`Mapping[str, float]`, *optional*): Weight of each task, as in [`rows_per_epoch`]; if not given, an
-            epoch holds each row once.
+            epoch contains each row once.
         epoch_size (`int`, *optional*): Rows of an epoch, as in [`rows_per_epoch`].
         buffer_size (`int`): Rows that are shuffled together, at least; all of a shard always are.
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`transformers.Trainer` as every training here uses it: an order of rows, selection by ranking, and no bad numbers.
+"""`transformers.Trainer` as every training here uses it: row order, selection by ranking, and checks for NaN.
 
 A validation loss in nats says little about the order of items, so `evaluate` ranks validation requests instead. The
-evaluation itself is handed in: training knows no protocol.
+evaluation function is passed in: this module knows no protocol.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class GenerativeTrainer(RowGradientTrainer):
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """Do a step of training; a loss that is not a number ends it.
 
-        Trainer itself would leave such a loss out of its log and go on.
+        Trainer itself would leave such a loss out of its log and continue.
         """
         loss = super().training_step(*args, **kwargs)
         if not torch.isfinite(loss).all():
@@ -106,7 +106,7 @@ class GenerativeTrainer(RowGradientTrainer):
         """
         for name, values in self.accelerator.unwrap_model(self.model).named_parameters():
             if not torch.isfinite(values).all():
-                raise self._diverged(f"`{name}` holds what is not a finite number", self.state.global_step)
+                raise self._diverged(f"`{name}` contains a number that is not finite", self.state.global_step)
 
     def evaluate(
         self,
@@ -159,7 +159,7 @@ def _leave_slow_precision(arguments: TrainingArguments) -> None:
     """Train in float32 on a CPU that has no bfloat16; for a folder it is the same training, as on another device."""
     if arguments.mixed_precision == "bf16" and arguments.device.type == "cpu" and not cpu_has_bf16():
         logger.warning(
-            "`bf16` is set, and this processor computes bfloat16 in software, several times as slowly as float32; "
+            "`bf16` is set, but this processor emulates bfloat16 in software, several times slower than float32; "
             "training in float32."
         )
         arguments.mixed_precision = "no"
@@ -180,7 +180,7 @@ def train_once(
     origins: Sequence[object] = (),
     budget: TimeBudget | None = None,
 ) -> PreTrainedModel:
-    """Train, or go on where the same training was stopped, or take its result where it is finished.
+    """Train, or continue where the same training was stopped, or take its result where it is finished.
 
     A folder in which another training stands is set aside; see [`training_identity`].
 
@@ -210,7 +210,7 @@ def train_once(
             claim_folder(folder, identity)
         checkpoint = find_checkpoint(folder, only_model=arguments.save_only_model)
     if budget is not None and checkpoint is not None and is_used_up(checkpoint, budget.max_seconds):
-        logger.info("%s: the training ended when its time was used up; it is taken as it is.", folder)
+        logger.info("%s: the time limit of this training was reached before; using its checkpoint.", folder)
         trainer.take(checkpoint)
     elif checkpoint is not None and _ended_within_epoch(trainer, checkpoint):
         trainer.take(checkpoint)

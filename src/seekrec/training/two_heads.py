@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A discriminative twin of GenSR, and how far the gradients of the two tasks agree in both (figure 4 of the paper).
+"""A discriminative twin of GenSR, and how well the gradients of the two tasks agree in each (figure 4 of the paper).
 
-The twin has the same T5 and the same views, and differs in what the paper holds responsible: no word of its prompt
-says which task is asked, and each task has a head of its own on the last state, in place of Yes and No of one
-vocabulary.
+The twin has the same T5 and the same views, and differs only in what the paper says causes the conflict: its prompt
+does not name the task, and each task has its own head on the last state, instead of Yes and No from one vocabulary.
 """
 
 from __future__ import annotations

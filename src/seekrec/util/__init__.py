@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Helpers that every part of the package uses."""
+"""Helpers for all parts of the package."""
 
 __all__: list[str] = []

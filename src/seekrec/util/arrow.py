@@ -38,7 +38,7 @@ def is_list(kind: pa.DataType) -> bool:
 
 
 def to_lists(values: pa.Array, lengths: np.ndarray) -> pa.ListArray:
-    """Cut an array into lists: `lengths` holds the int64 length of each, one after the other."""
+    """Cut an array into lists: `lengths` contains the int64 length of each, one after the other."""
     ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(ends), values)
 

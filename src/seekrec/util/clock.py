@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The clock of a run: it begins with the process that was started, so imports and all processes that follow count."""
+"""The clock of a run: it starts with the first process, so imports and all child processes count."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def join_run(seconds: float) -> None:
 
 
 def run_environment() -> dict[str, str]:
-    """Return what the environment of a process holds that goes on with this run."""
+    """Return what the environment of a process holds that continues with this run."""
     return {_BEGAN: repr(_began())}
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""End a command with one line when its user can correct what is wrong."""
+"""End a command with a one-line message if the user can fix the error."""
 
 from __future__ import annotations
 

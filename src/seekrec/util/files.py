@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files and folders that change as one: whoever reads finds the whole old one or the whole new one.
+"""Write files and folders atomically: readers find either the complete old version or the complete new one.
 
-New files are written to a hidden folder beside their destination, `.NAME.XXXXXXXX.seekrec-tmp`, and reach the disk
+New files are written to a hidden folder next to their destination, `.NAME.XXXXXXXX.seekrec-tmp`, and reach the disk
 before the folder gets its final name. A process that dies leaves such a folder behind; the next one that writes there
-removes it. Whether its process is alive is known by a lock of the operating system on the folder, never by a process
-id, which another process or machine may have too.
+removes it. Whether its process is alive is checked by an operating system lock on the folder, never by a process id,
+which another process or machine may also have.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def lock_folder(path: str | Path) -> Iterator[None]:
         lock = _lock(folder)
     except OSError as error:
         warnings.warn(
-            f"{folder} cannot be locked ({error.strerror or error}); see that no other process writes there.",
+            f"{folder} cannot be locked ({error.strerror or error}); make sure that no other process writes there.",
             stacklevel=3,
         )
         yield
@@ -170,7 +170,7 @@ def lock_folder(path: str | Path) -> Iterator[None]:
 
 @contextmanager
 def _temporary_folder(target: Path) -> Iterator[Path]:
-    """Yield a locked, empty folder beside a place, and delete it afterwards with what is then in it."""
+    """Yield a locked, empty folder next to a place, and delete it afterwards with what is then in it."""
     sweep_folder(target.parent)
     folder, lock = _make_temporary(target)
     try:

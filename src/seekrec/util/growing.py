@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arrays that grow at their end without being copied: behind a view of the rows there is room for more.
+"""Arrays that grow at the end without being copied: there is spare room behind each view of the rows.
 
-Rows that are there never change, so a view of fewer rows, which others may hold, stays as it was.
+Existing rows never change, so older views, with fewer rows, stay valid.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loading models one after the other.
+"""Load models one at a time.
 
-While transformers loads a model, it replaces methods of classes that all models share, and puts back what it found.
-Two threads that load at once leave the replacement, and every later model of the process loads without tied weights.
+While transformers loads a model, it replaces methods of classes that all models share, and puts back what it found. If
+two threads load at once, the replacement can remain, and every later model of the process is loaded without tied
+weights.
 """
 
 import threading

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of vectors in files: written a block at a time, read through a memory map that gives its memory back.
+"""Tables of vectors in files: written in blocks, read through a memory map that releases its memory.
 
-What is read of a mapped file counts as memory of the process until the system wants it back. [`row_blocks`] hands it
-back after each block, so going through a table takes the memory of a block, whether the table is a file or an array.
+Pages read from a mapped file count as memory of the process until the system reclaims them. [`row_blocks`] releases
+them after each block, so iterating over a table takes the memory of one block, whether it is a file or an array.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that travel in the wheel: settings of the recipes and templates of cards.
+"""Files included in the wheel: settings of the recipes and templates of cards.
 
-Each stands once, in `recipes/` or `hub_cards/` of a source checkout; the wheel holds them inside the package.
+In a source checkout they are in `recipes/` or `hub_cards/`; in the wheel, inside the package.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def find_settings(family: str, config: str) -> str:
     is_of_family = place.parent == data_folder("recipes").resolve() and (place / "tiny.yaml").is_file()
     if is_of_family and place.name != family:
         raise ConfigurationError(
-            f"`--config` is {config}, which holds settings of {place.name}, not of {family}; train {place.name}, or "
-            f"name one of {family}: {', '.join(settings_names(family))}."
+            f"`--config` is {config}, which contains settings of {place.name}, not of {family}; train {place.name}, "
+            f"or name one of {family}: {', '.join(settings_names(family))}."
         )
     if Path(config).exists() or Path(config).name != config or Path(config).suffix:
         return config

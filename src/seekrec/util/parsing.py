@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings from a flat YAML file, overridden by the command line; errors name file and line.
 
-The file comes from outside as data does: it holds no anchors that could multiply, no key twice and no objects of
-Python, and each value is read by the rules of its setting.
+The file is untrusted input: anchors, duplicate keys and Python objects are rejected, and each value is parsed by the
+type of its setting.
 """
 
 from __future__ import annotations
@@ -147,8 +147,8 @@ def read_settings(path: str | Path) -> list[FileSetting]:
         place = f"{path}, line {key.start_mark.line + 1}"
         if key.value in found:
             raise ConfigurationError(
-                f"{place}: the key {key.value!r} stands in line {found[key.value].place.rpartition(' ')[2]} already; "
-                "keep one of the two."
+                f"{place}: the key {key.value!r} is already in line {found[key.value].place.rpartition(' ')[2]}; keep "
+                "one of the two."
             )
         try:
             value = loader.construct_object(node, deep=True)
@@ -269,13 +269,13 @@ def _check_flat(text: str, path: Path) -> None:
             is_mapping = isinstance(event, yaml.MappingStartEvent)
             if not kinds and not is_mapping:
                 held = "a list" if isinstance(event, yaml.SequenceStartEvent) else "one value"
-                raise ConfigurationError(f"{place} holds {held}; write one `key: value` a line.")
+                raise ConfigurationError(f"{place} contains {held}; write one `key: value` a line.")
             if kinds and is_mapping:
-                raise ConfigurationError(f"{place} holds a mapping; the file is flat, write a list of name=value.")
+                raise ConfigurationError(f"{place} contains a mapping; the file is flat, write a list of name=value.")
             if kinds == ["mapping"] and expects_key and not isinstance(event, yaml.ScalarEvent):
-                raise ConfigurationError(f"{place}: a list stands where a key should; write one `key: value` a line.")
+                raise ConfigurationError(f"{place}: a list in the place of a key; write one `key: value` a line.")
             if isinstance(event, yaml.SequenceStartEvent) and len(kinds) > 1:
-                raise ConfigurationError(f"{place}: a list in a list; write one list.")
+                raise ConfigurationError(f"{place}: nested lists; write one flat list.")
             if len(kinds) == 1:
                 expects_key = not expects_key
             if not isinstance(event, yaml.ScalarEvent):
@@ -284,7 +284,7 @@ def _check_flat(text: str, path: Path) -> None:
         elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
             kinds.pop()
     if not num_documents:
-        raise ConfigurationError(f"{path} holds nothing; write one `key: value` a line.")
+        raise ConfigurationError(f"{path} is empty; write one `key: value` per line.")
 
 
 def _file_options(settings: Sequence[FileSetting], parser: _Parser) -> list[str]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which precision a processor is made for."""
+"""Find out which precisions a processor supports natively."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Ragged:
 
     @classmethod
     def from_ranges(cls, starts: np.ndarray, lengths: np.ndarray) -> Ragged:
-        """Build rows of consecutive int64 numbers: row `k` holds `starts[k]` up to `starts[k] + lengths[k] - 1`."""
+        """Build rows of consecutive int64 numbers: row `k` contains `starts[k]` up to `starts[k] + lengths[k] - 1`."""
         shifts = cls.from_lengths(np.repeat(starts, lengths), lengths)
         within = np.arange(len(shifts.values)) - np.repeat(shifts.offsets[:-1], lengths)
         return cls(shifts.values + within, shifts.offsets)
@@ -105,7 +105,7 @@ class Ragged:
         return np.repeat(of_row, self.lengths)
 
     def any(self, mask: np.ndarray) -> np.ndarray:
-        """Mark the rows with at least one marked entry: bool, one entry a row. `mask` is as long as `values`."""
+        """Mark the rows with at least one marked entry: bool, one entry per row. `mask` is as long as `values`."""
         marked = np.concatenate([[0], np.cumsum(mask)])[self.offsets]
         return marked[1:] > marked[:-1]
 

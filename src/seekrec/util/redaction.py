@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Remove secrets and local paths from what is published of a run."""
+"""Remove secrets and local paths from the published record of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 HIDDEN = "***"
-# A shorter value of an environment variable is a word that texts may hold by chance.
+# A shorter value of an environment variable is a word that texts may contain by chance.
 _MIN_SECRET = 8
 _SECRET_WORDS = {"token", "password", "passwd", "passphrase", "secret", "credential", "credentials", "apikey"}
 _KEYS = {"api", "access", "private", "secret", "auth"}
@@ -26,7 +26,7 @@ _PATH = re.compile(r"(?<![\w./:\\-])(?:~?/|[A-Za-z]:\\|\\\\)[^\s\"',;:()\[\]{}<>
 
 
 def is_secret(name: str) -> bool:
-    """Return whether a setting or an environment variable of this name holds a secret, such as `hub_token`."""
+    """Return whether a setting or an environment variable of this name contains a secret, such as `hub_token`."""
     words = re.split(r"[^a-z0-9]+", name.lower())
     keys = any(word == "key" and before in _KEYS for before, word in zip(words, words[1:], strict=False))
     return keys or not _SECRET_WORDS.isdisjoint(words)
@@ -44,7 +44,7 @@ def place_name(value: str) -> str:
 
 
 def holds_secret(text: str) -> bool:
-    """Return whether a text holds the value of a secret environment variable or what looks like a token."""
+    """Return whether a text contains the value of a secret environment variable or what looks like a token."""
     return _hide_secrets(text) != text
 
 

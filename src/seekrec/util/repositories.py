@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder becomes a commit of a repository of the Hub."""
+"""Upload a folder as one commit to a Hub repository."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def upload(
         token (`bool` or `str`, *optional*): For the Hub; the one logged in with otherwise.
         revision (`str`, *optional*): Branch; the main branch if not given.
         create_pr (`bool`): Whether the commit is proposed as a pull request.
-        replaces (`Sequence[str]`): Patterns of files that go where the folder does not hold them.
+        replaces (`Sequence[str]`): Patterns of files that go where the folder does not contain them.
     """
     api = HfApi(token=token)
     name = api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True).repo_id

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A class of settings as a group of options: its fields are the options, its docstring is their help.
+"""Turn a class of settings into command-line options: its fields are the options, its docstring their help.
 
-A model's configuration is such a class. Fields that data decide (how many items there are, a hash of their ids) are
-named in its `fields_from_data` and are not options; fields that a library's base class declares are options where
-`fields_from_base` names them. So a setting of a model is declared once, in its configuration.
+A model's configuration is such a class. Fields determined by data (the number of items, a hash of their ids) are
+listed in its `fields_from_data` and are not options; fields of a library's base class are options if
+`fields_from_base` lists them. So a setting of a model is declared once, in its configuration.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""safetensors files that are written a part at a time, by several processes at once.
+"""Write safetensors files in parts, by several processes at once.
 
-`safetensors.torch.save_file` takes whole tensors. A table whose rows lie in several processes is none anywhere: here
-one process writes the header and makes the file as long as it will be, then each writes its rows at their place. What
-comes out is a file as any other.
+`safetensors.torch.save_file` takes whole tensors. A table whose rows are spread over processes is not a whole tensor
+in any of them: here one process writes the header and allocates the file, then each writes its rows in place. The
+result is an ordinary safetensors file.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text as people type it: folded (case, punctuation and plurals), cut into words, and encoded for a generator.
+"""Text processing: folding (case, punctuation and plurals), splitting into words, and encoding for a generator.
 
-Nothing becomes ASCII: letters of any script stay what they are.
+Letters of all scripts are kept; nothing is converted to ASCII.
 
 A tokenizer looks for its added tokens in the text before anything else, so the query `"<R_I>"` would become a control
-token. [`TextEncoder`] encodes with a copy that knows no added token, and whose vocabulary holds no special token
+token. [`TextEncoder`] encodes with a copy that knows no added token, and whose vocabulary contains no special token
 under its own name. Everything that people wrote (queries, titles, descriptions) goes through it.
 
-How text is folded before that is a setting of the tokenizer and saved with it, so training and answering cannot
-disagree. A tokenizer that says nothing of it, as those of older models, folds width alone.
+How text is folded before that is a setting of the tokenizer and saved with it, so training and inference cannot
+differ. A tokenizer without this setting, as of older models, only folds character width.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _ACCENTS = re.compile("[\u0300-\u0305\u0307-\u036f]|(?<![\u0438\u0418])\u0306")
 
 # Scripts written without spaces: Chinese, Japanese, Korean; Thai, Lao, Burmese, Khmer.
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
-# Vowels and other signs above, below or beside a letter, which Python does not count as part of a word.
+# Vowels and other signs above, below or alongside a letter, which Python does not count as part of a word.
 _COMBINING = re.escape(
     "".join(sign for sign in map(chr, range(_LAST_SIGN + 1)) if unicodedata.category(sign) in ("Mn", "Mc"))
 )
@@ -69,7 +69,7 @@ _PLURALS_IN_ES = ("xes", "ches", "shes", "sses")
 
 # The parallel encoder takes a millisecond to start; so few texts are done sooner one by one.
 _FEW_TEXTS = 32
-# Words that an encoder remembers before it starts anew.
+# Words that an encoder remembers before it starts again.
 _MAX_KNOWN = 500_000
 _TEXTS_AT_A_TIME = 10_000
 
@@ -144,7 +144,7 @@ def check_folding(folding: Collection[str]) -> tuple[Folding, ...]:
     known = get_args(Folding)
     unknown = [name for name in folding if name not in known]
     if unknown or isinstance(folding, str):
-        raise ConfigurationError(f"`text_folding` is {folding!r}; name some of {', '.join(known)}, or none.")
+        raise ConfigurationError(f"`text_folding` is {folding!r}; use some of {', '.join(known)}, or none.")
     return tuple(name for name in known if name in folding)
 
 
@@ -331,7 +331,7 @@ def backend_of(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
         raise ConfigurationError(
-            f"The tokenizer is a {type(tokenizer).__name__} without a `backend_tokenizer`; use one of the fast kind."
+            f"The tokenizer is a {type(tokenizer).__name__} without a `backend_tokenizer`; use a fast tokenizer."
         )
     return backend
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times and sizes, written for people."""
+"""Format times and sizes for people."""
 
 
 def format_seconds(seconds: float) -> str:

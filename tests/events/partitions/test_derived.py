@@ -106,7 +106,7 @@ def test_items_held_out_and_who_asks_for_them_are_those_in_memory(logs, in_memor
             assert len(ours.requests) > 2 and ours.requests == theirs.requests
             assert (ours.target_rows == theirs.target_rows).all()
             assert (ours.seen.values == theirs.seen.values).all()
-        with pytest.raises(ConfigurationError, match=r"`num_cold_items` is 99, and the test part of 'shop' looks for"):
+        with pytest.raises(ConfigurationError, match=r"`num_cold_items` is 99, but the test part of 'shop' has"):
             derived.hold_out_partitioned(split, 99, tmp_path / "no", seed=2)
         assert not (tmp_path / "no").exists()
 

@@ -252,7 +252,7 @@ def test_an_interrupted_split_goes_on_and_another_is_redone(logs, tmp_path):
     for rest in lost.parent.iterdir():
         rest.unlink()
     lost.parent.rmdir()
-    with pytest.raises(DataError, match=r"holds no split\.json"):
+    with pytest.raises(DataError, match=r"contains no split\.json"):
         PartitionedSplit.load(tmp_path / "split")
     before = kept.stat().st_mtime_ns
     assert split_partitions(log, tmp_path / "split").fingerprint == split.fingerprint

@@ -123,5 +123,5 @@ def test_tables_with_older_versions_beside_them_are_refused(mark, kind, tmp_path
     (tmp_path / "events" / mark).parent.mkdir()
     (tmp_path / "events" / mark).touch()
     for read in (read_tables, lambda *tables: partition_log(*tables, tmp_path / "log")):
-        with pytest.raises(DataError, match=f"is a table of .*{kind}: files of its older versions lie beside"):
+        with pytest.raises(DataError, match=f"is a table of .*{kind}: files of older versions lie next to"):
             read(tmp_path / "events", ITEMS)

@@ -180,10 +180,10 @@ def test_bad_lines_are_named(tmp_path):
         read_amazon(tmp_path)
     assert read_amazon(tmp_path, max_refused=0.5).num_items == 2
     pack(path, ["{'asin': 'B77', 'title': 'x'}"])
-    with pytest.raises(DataError, match="meta_Toys.json.gz holds none of the 3 products that are reviewed"):
+    with pytest.raises(DataError, match="meta_Toys.json.gz contains none of the 3 products that are reviewed"):
         read_amazon(tmp_path)
     path.unlink()
-    with pytest.raises(DataError, match="holds reviews_Toys_5.json.gz but no meta_Toys.json.gz"):
+    with pytest.raises(DataError, match="contains reviews_Toys_5.json.gz but no meta_Toys.json.gz"):
         read_amazon(tmp_path / "reviews_Toys_5.json.gz")
 
 

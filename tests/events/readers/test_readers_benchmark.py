@@ -34,5 +34,5 @@ def test_benchmark_prints_a_line_for_each_source(tmp_path, capsys):
         "toy.inter: have a timestamp that is not a time": 1,
     }
     assert line["rows"] == 200 + 26 + 4
-    with pytest.raises(ConfigurationError, match="`source` has the name 'x'; use one of amazon, "):
+    with pytest.raises(ConfigurationError, match="`source` contains the name 'x'; use one of amazon, "):
         recipe["main"](recipe["Arguments"](source=["x=y"]))

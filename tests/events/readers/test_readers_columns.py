@@ -36,7 +36,7 @@ def test_ids(values, ids):
 
 def test_ids_of_the_wrong_type():
     with pytest.raises(
-        DataError, match="file.csv: column 'user_id' has type double .first value 1.5.; it must hold text"
+        DataError, match="file.csv: column 'user_id' has type double .first value 1.5.; it must contain text"
     ):
         to_ids(column([1.5]), "user_id", SOURCE)
     with pytest.raises(DataError, match="has type list<item: int64> .first value .1.."):
@@ -117,11 +117,11 @@ def test_a_column_of_several_units_is_read_number_by_number_where_each_has_one_r
     assert times.form == "25.0% seconds since 1970, 50.0% milliseconds since 1970, 25.0% microseconds since 1970"
     (finding,) = times.findings
     assert (finding.problem, finding.rows.tolist()) == (
-        "have a timestamp that is no time between 1990 and 2100 in any unit",
+        "have a timestamp that is not a time between 1990 and 2100 in any unit",
         [3],
     )
     # In every unit of 1970's these are of another century.
-    with pytest.raises(DataError, match="holds 200000000000, which is no time between 1990 and 2100"):
+    with pytest.raises(DataError, match="contains 200000000000, which is not a time between 1990 and 2100"):
         read_times(column([200_000_000_000, 200_000_000_001]), "timestamp", SOURCE)
 
 
@@ -150,7 +150,7 @@ def test_dates_in_digits_that_do_not_exist_are_found():
     # 2019 has no 29 February, and no month has a 13th number.
     times = read_times(column([20190228, 20190229, 20191301]), "timestamp", SOURCE, unit="date_digits")
     assert times.seconds.to_pylist() == [NEW_YEAR + (31 + 27) * 86400, None, None]
-    assert [finding.problem for finding in times.findings] == ["have a timestamp that is no date in digits"]
+    assert [finding.problem for finding in times.findings] == ["have a timestamp that is not a date in digits"]
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,9 @@ def test_forms_of_text(text):
 
 
 def test_day_and_month_are_never_guessed():
-    with pytest.raises(DataError, match="'timestamp' holds '03/04/2019', in which day and month cannot be told apart"):
+    with pytest.raises(
+        DataError, match="'timestamp' contains '03/04/2019', in which day and month cannot be told apart"
+    ):
         read_times(column(["03/04/2019"]), "timestamp", SOURCE)
 
 
@@ -207,7 +209,7 @@ def test_days_and_zones():
         int(datetime.datetime(2019, 10, 27, 0, 30, tzinfo=datetime.UTC).timestamp()),
         int(datetime.datetime(2019, 3, 31, 1, 0, tzinfo=datetime.UTC).timestamp()),
     ]
-    with pytest.raises(ConfigurationError, match="`timezone` is 'Mars/Base', which is no time zone"):
+    with pytest.raises(ConfigurationError, match="`timezone` is 'Mars/Base', which is not a time zone"):
         read_times(column([1]), "timestamp", SOURCE, timezone="Mars/Base")
 
 
@@ -224,10 +226,12 @@ def test_positions_are_recognised_only_where_nothing_else_is_left():
 
 def test_columns_that_are_no_times_are_refused():
     with pytest.raises(
-        DataError, match="file.csv: column 'timestamp' holds 'yesterday', which is not a time; give seconds"
+        DataError, match="file.csv: column 'timestamp' contains 'yesterday', which is not a time; give seconds"
     ):
         to_seconds(column(["yesterday", None]), "timestamp", SOURCE)
-    with pytest.raises(DataError, match="column 'timestamp' has type bool .first value True.; it must hold integers"):
+    with pytest.raises(
+        DataError, match="column 'timestamp' has type bool .first value True.; it must contain integers"
+    ):
         to_seconds(column([True]), "timestamp", SOURCE)
 
 
@@ -240,7 +244,9 @@ def test_category_paths():
     assert paths([["Toys", "Cars"], None, [], ["Books"]]) == [[["Toys", "Cars"]], None, None, [["Books"]]]
     assert paths([[["Toys", "Cars"], ["Games"]], None, []]) == [[["Toys", "Cars"], ["Games"]], None, []]
     assert paths([None, None]) == [None, None]
-    with pytest.raises(DataError, match="column 'categories' has type int64 .first value 1.; it must hold lists of"):
+    with pytest.raises(
+        DataError, match="column 'categories' has type int64 .first value 1.; it must contain lists of"
+    ):
         paths([1])
 
 

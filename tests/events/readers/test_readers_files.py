@@ -171,7 +171,7 @@ def test_an_encoding_that_is_said(tmp_path):
         log = read_tables(*write(tmp_path, encoding=wide))
         assert log.items["title"].to_pylist() == ["Café", "Naïve"]
         assert f"i.csv has encoding {wide}." in log.notes
-    with pytest.raises(DataError, match="i.csv holds zero bytes .* Pass `encoding`, such as 'utf-16-le'"):
+    with pytest.raises(DataError, match="i.csv contains zero bytes .* Pass `encoding`, such as 'utf-16-le'"):
         read_tables(*write(tmp_path, items="item_id,title\n1,\0\n"))
     with pytest.raises(DataError, match="i.csv, line 3: byte 0xff is not UTF-8"):
         (tmp_path / "i.csv").write_bytes(b"item_id,title\n1,a\n2,\xff\n")
@@ -203,19 +203,19 @@ def test_columns_that_seekrec_does_not_use_cannot_stop_json_lines(tmp_path):
     assert log.items["item_id"].to_pylist() == ["1", "2"]
     assert log.items["price"].to_pylist() == ["12.5", "from 3"]
     assert log.items["more"].to_pylist() == [{"size": 1}, None]
-    assert "i.jsonl: column price holds values of several types; it was read as text." in log.notes
+    assert "i.jsonl: column price contains values of several types; it was read as text." in log.notes
 
 
 def test_a_line_of_json_that_cannot_be_used_is_one_refused_row(tmp_path):
     good = [{"item_id": str(number), "title": "t"} for number in (1, 2, 3)]
     for row, message in {
         "{": "is not JSON",
-        "[1]": "holds list, not an object",
+        "[1]": "contains list, not an object",
         '{"item_id": "9", "item_id": "8", "title": "x"}': "names a key twice",
         '{"item_id": 1.5, "title": "x"}': "item_id is float, not text or a whole number below 2..53",
         '{"item_id": 1.0324124350072632e+17, "title": "x"}': "item_id is float",
         '{"item_id": "9", "title": true}': "title is bool, not text",
-        '{"item_id": "9", "title": "\\ud800"}': "holds half of a surrogate pair",
+        '{"item_id": "9", "title": "\\ud800"}': "contains half of a surrogate pair",
         "[" * 100_000: "is nested too deep",
     }.items():
         text = "\n" + jsonl(good[0], row, *good[1:])
@@ -225,7 +225,9 @@ def test_a_line_of_json_that_cannot_be_used_is_one_refused_row(tmp_path):
             read_items(tmp_path, text)
         assert read_items(tmp_path, text, max_refused=0.25).items["item_id"].to_pylist() == ["1", "2", "3"]
     for text in ("[1, 2]", "[{}]"):
-        with pytest.raises(DataError, match="i.jsonl cannot be read as JSON. It must hold one object a line, or o"):
+        with pytest.raises(
+            DataError, match="i.jsonl cannot be read as JSON. It must contain one object per line, or o"
+        ):
             read_items(tmp_path, text)
     with pytest.raises(DataError, match="i.jsonl cannot be read as JSON: line 1, which is not JSON"):
         read_items(tmp_path, "{\n")
@@ -259,7 +261,7 @@ def test_what_is_no_object_of_a_list_has_its_line(tmp_path):
     good = ['{"item_id": "1", "title": "a"}', '{"item_id": "2", "title": "b"}']
     for text, message in {
         f'[{good[0]},\n{{"item_id": 3,\n}},{good[1]}]': "line 2, which is not JSON",
-        f"[{good[0]},\n\n5,{good[1]}]": "line 1, behind which something stands that is no object",
+        f"[{good[0]},\n\n5,{good[1]}]": "line 1, behind which something stands that is not an object",
         f'[{good[0]},\n{good[1]},\n{{"item_id": 9, "tit': "line 3, which starts an object that does not end",
     }.items():
         with pytest.raises(DataError, match=f"1 of 3 rows cannot be used: 1 cannot be read .first: {message}"):
@@ -305,7 +307,7 @@ def test_floats_that_cannot_tell_ids_apart_are_refused():
     ):
         with pytest.raises(DataError, match="f.csv: column 'user_id' .* last digits are lost. Write the column again"):
             ids(values if kind != pa.float16() else np.array(values, np.float16), kind)
-    with pytest.raises(DataError, match=r"holds 1.03241E\+17 .row 1 .from 0.."):
+    with pytest.raises(DataError, match=r"contains 1.03241E\+17 .row 1 .from 0.."):
         ids(["7", "1.03241E+17"])
     # Integers with gaps, as pandas writes them to CSV; one that is none shows that they are names.
     assert ids(["7.0", None, "10.0"]) == ["7", None, "10"]
@@ -337,18 +339,18 @@ def test_what_pandas_writes_of_a_column_of_lists_is_read_back(tmp_path):
     frame = pd.DataFrame({"item_id": [1, 2, 3], "title": list("abc"), "categories": lists})
     log = read_tables(*write(tmp_path, items=frame.to_csv(index=False)))
     assert log.items["categories"].to_pylist() == [[path] for path in lists]
-    with pytest.raises(DataError, match="'categories' holds '.Toys, Cars.' .line 2., a list without quotes"):
+    with pytest.raises(DataError, match="'categories' contains '.Toys, Cars.' .line 2., a list without quotes"):
         read_tables(*write(tmp_path, items='item_id,title,categories\n1,a,"[Toys, Cars]"\n2,b,\n'))
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ([20240131, 20240201], "holds 20240131, which looks like a date in digits"),
-        ([2024013112, 2024020100], "holds 2024013112, which looks like a date in digits"),
-        ([20240131120000, 20240201120000], "holds 20240131120000, which looks like a date in digits"),
-        ([19753, 19754], "holds 19753, which looks like a number of days; .* multiply by 86400"),
-        ([2023, 2024, 5], "holds 2023, which looks like a year"),
+        ([20240131, 20240201], "contains 20240131, which looks like a date in digits"),
+        ([2024013112, 2024020100], "contains 2024013112, which looks like a date in digits"),
+        ([20240131120000, 20240201120000], "contains 20240131120000, which looks like a date in digits"),
+        ([19753, 19754], "contains 19753, which looks like a number of days; .* multiply by 86400"),
+        ([2023, 2024, 5], "contains 2023, which looks like a year"),
     ],
 )
 def test_numbers_that_are_no_seconds(tmp_path, values, message):

@@ -59,7 +59,7 @@ def clone(log, tmp_path, monkeypatch):
 def test_clone(log, clone):
     read = read_hub(clone)
     assert read.name == "my-log"
-    assert read.notes[-1].startswith("Where queries come from is not stored on the Hub")
+    assert read.notes[-1].startswith("The source of queries is not stored on the Hub")
     assert read.fingerprint == log.fingerprint
     assert read.events["position"].to_pylist() == [3, None, 1]
 

@@ -99,6 +99,6 @@ def test_kuairec(tmp_path):
     assert any("1 have no time (first: line 4)" in note for note in small.notes)
     (data / "big_matrix.csv").write_text(f"{MATRIX}0,6,5,10,x,20200705,1593878906.0,much\n")
     with pytest.raises(
-        DataError, match=r"1 have a watch_ratio that is no number \(first: line 4, watch_ratio 'much'\)"
+        DataError, match=r"1 have a watch_ratio that is not a number \(first: line 4, watch_ratio 'much'\)"
     ):
         read_kuairec(tmp_path)

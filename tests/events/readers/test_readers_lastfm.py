@@ -74,5 +74,5 @@ def test_bad_rows_are_named(tmp_path):
     with pytest.raises(DataError, match=r"1 are searches without a query \(first: line 6"):
         read_lastfm(tmp_path, queries="tags")
     (tmp_path / "tags.dat").unlink()
-    with pytest.raises(DataError, match="holds no Last.fm files, only artists.dat"):
+    with pytest.raises(DataError, match="contains no Last.fm files, only artists.dat"):
         read_lastfm(tmp_path)

@@ -57,7 +57,7 @@ def test_bad_rows(tmp_path):
         read_mind(tmp_path)
     assert read_mind(tmp_path, max_refused=0.4).events["session_id"].to_pylist() == [None, None, "2", "1", "1"]
     write(tmp_path, "1\tU1\t2019-11-15\tN3\tN1-1\n")
-    with pytest.raises(DataError, match=r"behaviors.tsv holds no time such as .*but '2019-11-15' \(line 1\)"):
+    with pytest.raises(DataError, match=r"behaviors.tsv contains no time such as .*but '2019-11-15' \(line 1\)"):
         read_mind(tmp_path)
     write(tmp_path, "")
     with pytest.raises(DataError, match="behaviors.tsv is empty"):

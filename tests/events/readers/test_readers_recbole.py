@@ -46,13 +46,13 @@ def test_other_names_parts_and_no_times(tmp_path):
 def test_files_that_are_something_else(tmp_path):
     (tmp_path / "a.item").write_text("item_id:token\tprice:float\nx\t1\n")
     (tmp_path / "b.inter").write_text("user_id:token\titem_id:token\nu\tx\n")
-    with pytest.raises(DataError, match="holds a.item but no a.inter"):
+    with pytest.raises(DataError, match="contains a.item but no a.inter"):
         read_recbole(tmp_path)
     (tmp_path / "b.inter").rename(tmp_path / "a.inter")
     with pytest.raises(DataError, match="has no column that ends in title or name, only item_id, price"):
         read_recbole(tmp_path)
     (tmp_path / "a.inter").write_text("user_id\titem_id\nu\tx\n")
-    with pytest.raises(DataError, match="a.inter has a column 'user_id'; .* a type stands behind the name"):
+    with pytest.raises(DataError, match="a.inter has a column 'user_id'; .* a type follows the name"):
         read_recbole(tmp_path)
     (tmp_path / "a.inter").write_text("user_id:token\tthing:token\nu\tx\n")
     with pytest.raises(DataError, match="have no column of tokens in common"):

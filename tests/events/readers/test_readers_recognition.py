@@ -163,7 +163,7 @@ def test_typed_text_is_recognised_and_titles_of_pages_are_not():
     events = {"uid": ["u"] * rows, "sku": [7] * rows, "ts": [NEW_YEAR + row for row in range(rows)]}
     log = read_tables(pa.table(events | {"box": typed}), ITEMS)
     assert log.events["query"].null_count == rows // 2
-    assert "query is 'box' (it holds text as people type it)" in log.notes[1]
+    assert "query is 'box' (it contains text as people type it)" in log.notes[1]
     pages = [None if text is None else text.title() for text in typed]
     assert read_tables(pa.table(events | {"page": pages}), ITEMS).events["query"].null_count == rows
 
@@ -282,7 +282,7 @@ def test_a_folder_as_spark_writes_it(tmp_path):
     ):
         read_tables(folder, ITEMS.slice(0, 1))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="empty holds no Parquet file; name a file, or a folder of Parquet files"):
+    with pytest.raises(DataError, match="empty contains no Parquet file; name a file, or a folder of Parquet files"):
         read_tables(tmp_path / "empty", ITEMS)
 
 

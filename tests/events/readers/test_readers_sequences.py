@@ -106,8 +106,8 @@ def test_json_places_are_named(tmp_path):
         ({"a": 5}, ITEMS, "user 'a' has 5; give a list"),
         ({"a": [10, 1.5]}, ITEMS, r"user 'a', position 1 \(from 0\) is 1.5; an item is text or a whole number"),
         ({"a": [10, None]}, ITEMS, "is None; an item is"),
-        ({}, ITEMS, "Toy.inter.json holds {}; it must hold an object that is not empty"),
-        ([1], ITEMS, r"Toy.inter.json holds \[1\]; it must hold an object"),
+        ({}, ITEMS, "Toy.inter.json contains {}; it must contain an object that is not empty"),
+        ([1], ITEMS, r"Toy.inter.json contains \[1\]; it must contain an object"),
         ('{"a": [10], "a": [11]}', ITEMS, "Toy.inter.json: the key 'a' occurs more than once"),
         ('{"a": [10]', ITEMS, "Toy.inter.json is not JSON: .* Fetch the file again"),
         ("", ITEMS, "Toy.inter.json is empty"),
@@ -127,7 +127,7 @@ def test_bad_json(tmp_path, sequences, items, message):
     [
         ("7 1\n8\n", None, "sequences.txt: 1 of 2 rows cannot be used: 1 name no item .first: line 2, line '8'"),
         ("7 1\n7 2\n", None, "1 repeat the user of an earlier line .first: line 2, user_id '7'"),
-        ("7 1\n", "id\ttext\n1\tx\n", "items.tsv has no column 'item_id'; it has id, text. Name it so"),
+        ("7 1\n", "id\ttext\n1\tx\n", "items.tsv has no column 'item_id'; it has id, text. Rename it"),
         ("7 1\n", "item_id\ttext\n1\tx\n1\ty\n", "1 repeat the item_id of an earlier row .first: line 3, item_id '1'"),
         (
             "7 1\n",
@@ -143,7 +143,7 @@ def test_bad_text(tmp_path, sequences, items, message):
 
 
 def test_which_layout(tmp_path):
-    with pytest.raises(DataError, match="holds nothing: neither of the layouts 'scientific'"):
+    with pytest.raises(DataError, match="contains nothing: neither of the layouts 'scientific'"):
         read_sequences(tmp_path)
     write_json(tmp_path, {"a": [10]})
     write_text(tmp_path, "7 1\n")
@@ -155,7 +155,7 @@ def test_which_layout(tmp_path):
         read_sequences(tmp_path, layout="books")
     (tmp_path / "Other.item.json").write_text("{}")
     with pytest.raises(
-        DataError, match="must hold exactly one .[.]item.json; it holds Other.item.json, Toy.item.json"
+        DataError, match="must contain exactly one .[.]item.json; it holds Other.item.json, Toy.item.json"
     ):
         read_sequences(tmp_path, layout="scientific")
     with pytest.raises(DataError, match="`data_dir` .*absent is not a folder"):

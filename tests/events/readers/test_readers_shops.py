@@ -163,6 +163,6 @@ def test_criteo_search(tmp_path):
         ("product B", [["c1", "c2"]], "b1"),
     ]
     assert any("1 name no product or no user (first: line 3)" in note for note in log.notes)
-    with pytest.raises(DataError, match="holds no Criteo files"):
+    with pytest.raises(DataError, match="contains no Criteo files"):
         (tmp_path / "CriteoSearchData").rename(tmp_path / "other")
         read_criteo(tmp_path)

@@ -169,7 +169,7 @@ def test_prices_with_a_currency_are_numbers(tmp_path):
     log = read_tables(*write(tmp_path, "user_id,sku,timestamp\nu,8,1\nu,007,2\n", items))
     assert log.items["price"].to_pylist() == [1299.5, 2.0]
     assert log.items["size"].to_pylist() == ["9 cm", "10 cm"]
-    assert "'price' of items.csv holds amounts ($): they were read as numbers." in log.notes
+    assert "'price' of items.csv contains amounts ($): they were read as numbers." in log.notes
 
 
 def test_a_log_newest_first_keeps_the_order_inside_a_second(tmp_path):
@@ -274,8 +274,8 @@ def test_refused_items(tmp_path, row, message):
         ("user_id,item_id,timestamp\n", "`events.csv` is empty; a log needs at least one row"),
         ("user_id,timestamp\nu,1\n", "events.csv has no column 'item_id', only user_id, timestamp"),
         ("user_id,user_id,item_id,timestamp\nu,u,8,1\n", "more than one column 'user_id'"),
-        ("user_id,item_id,timestamp\nu,8,20190131\n", "holds 20190131, .* pass time_unit='date_digits'"),
-        ("user_id,item_id,timestamp\nu,8,yesterday\n", "'timestamp' holds 'yesterday', which is not a time"),
+        ("user_id,item_id,timestamp\nu,8,20190131\n", "contains 20190131, .* pass time_unit='date_digits'"),
+        ("user_id,item_id,timestamp\nu,8,yesterday\n", "'timestamp' contains 'yesterday', which is not a time"),
         ("user_id,item_id,timestamp\nu,9,1\n", "1 of 1 rows cannot be used"),
     ],
 )

@@ -79,5 +79,5 @@ def test_bad_rows(tmp_path):
 
 def test_folder_without_visits(tmp_path):
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(DataError, match="holds no trivago files, only other.csv"):
+    with pytest.raises(DataError, match="contains no trivago files, only other.csv"):
         read_trivago(tmp_path)

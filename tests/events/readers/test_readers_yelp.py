@@ -57,7 +57,7 @@ def test_reviews_and_tips(tmp_path):
 
 def test_older_releases_and_parts(tmp_path):
     write_lines(tmp_path / "business.json.gz", [{**BUSINESSES[0], "categories": ["Bars", "Food"]}])
-    with pytest.raises(DataError, match="holds no Yelp files, only business.json.gz"):
+    with pytest.raises(DataError, match="contains no Yelp files, only business.json.gz"):
         read_yelp(tmp_path)
     write_lines(tmp_path / "review.json", [{**REVIEWS[0], "date": "2011-01-26"}])
     log = read_yelp(tmp_path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Logs that are larger than memory: partitions of whole users, and the engines that work on them."""
+"""Logs that are larger than memory: partitions of whole users, and the engines that process them."""
 
 from seekrec.events.partitions.engines import Job, run_partitions
 from seekrec.events.partitions.logs import PartitionedLog, PartitionInfo

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which partition a user belongs to, and digests that do not depend on how many partitions there are.
+"""Assign users to partitions, and compute digests that do not depend on the number of partitions.
 
 The **bucket** of a user is the first ten bits of XXH64 (seed 0) of the UTF-8 bytes of its id: a number from 0 to 1023
-that any language with xxHash finds. A partition holds the users of a run of buckets: of `P` partitions, bucket `b` is
-in number `b * P // 1024`. The content of each bucket is digested apart, so that the digest over all buckets, in order,
-is that of the whole log.
+that any language with xxHash can compute. A partition contains the users of consecutive buckets: of `P` partitions,
+bucket `b` is in number `b * P // 1024`. The content of each bucket is digested separately, so that the digest over all
+buckets, in order, is that of the whole log.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Partitioned logs made of others: with searches for logs that have none, and without items that are held out.
+"""Derive partitioned logs from others: with synthetic searches, or without held-out items.
 
-Both give the events that [`synthesize_searches`] and [`hold_out_items`] give in memory, whatever the number of
-partitions. There one draw follows the other in the order of the log, which is that of the user ids. So each partition
-is told how many acts of the whole log come before those of its users, and takes the draws of these places out of the
+Both give the same events as [`synthesize_searches`] and [`hold_out_items`] in memory, whatever the number of
+partitions. In memory, random numbers are drawn in the order of the log, sorted by user id. So each partition is given
+the number of interactions in the whole log before those of its users, and takes its numbers from that position of the
 same sequence.
 """
 
@@ -250,7 +250,7 @@ def join_askers(split: PartitionedSplit, item_ids: pa.Array) -> Split:
             tables.append(moved.filter(pc.is_in(moved["user_id"], value_set=users)))
         first += events[-1].num_rows
     if part is None:
-        raise DataError(f"No test question of {split.log.name!r} looks for one of {len(item_ids)} items.")
+        raise DataError(f"No test question of {split.log.name!r} has one of the {len(item_ids)} items as its target.")
     joined = pa.concat_tables(events)
     user_ids, users_of_rows = _users_of(joined)
     rank = alphabetical_ranks(user_ids)

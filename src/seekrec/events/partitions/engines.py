@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run one function on every part of a big table: in this process, in several, or as tasks of a Ray cluster.
+"""Run a function on every part of a large table: in this process, in several, or as tasks of a Ray cluster.
 
-A [`Job`] names the paths that the function reads and the folder that it writes; nothing else passes between processes
-but the function itself, once to each. So the bytes that are written are the same whatever runs the jobs, in whatever
-order and however often: a job whose folder is there is not run again, and a job that dies leaves no folder.
+A [`Job`] names the paths that the function reads and the folder that it writes; only these and the function itself are
+sent between processes. So the output is the same for every engine, order and number of attempts: a job whose folder
+exists is not run again, and a job that dies leaves no folder.
 
 On Ray the jobs are tasks, not calls of the actors of a pool (`ray.util.ActorPool`, `map_batches` of Ray Data): a task
-whose node is lost goes to any processor that is free, while the calls of a lost actor wait until it has found a place
-of its own again, which a cluster without one to spare never gives (tried: of 20 calls to actors on two nodes with a
-processor each, one of them killed, 19 returned). What an actor would hold is held by the process, which Ray uses for
-one task after the other.
+whose node is lost goes to any free processor, while the calls of a lost actor wait until the actor is rescheduled,
+which never happens on a cluster without spare resources (tried: of 20 calls to actors on two nodes with a processor
+each, one of them killed, 19 returned). State that an actor would keep is kept by the process, which Ray reuses for its
+next tasks.
 """
 
 from __future__ import annotations
@@ -76,10 +76,9 @@ def run_partitions(
     """Run a function on every job whose folder is not there yet.
 
     Args:
-        function (`Callable[[Job, Path], None]`):
-            A function of a module (not of a script's `__main__`, not a lambda), or an object that holds what all jobs
-            need, a model for example: each process gets it once. It is given the job and an empty folder to fill,
-            which becomes `job.output` in one step when it returns.
+        function (`Callable[[Job, Path], None]`): A function of a module (not of a script's `__main__`, not a lambda),
+            or an object that contains what all jobs need, a model for example: each process gets it once. It is given
+            the job and an empty folder to fill, which becomes `job.output` in one step when it returns.
         jobs (`Sequence[Job]`): The jobs, each with a folder of its own.
         engine (`str`): `"local"`, or `"ray"`: the cluster that `RAY_ADDRESS` or `ray.init` names, else one on this
             machine.
@@ -97,7 +96,7 @@ def run_partitions(
         raise ConfigurationError(f"`num_workers` is {num_workers!r}; give 1 or more.")
     waiting = [job for job in jobs if not os.path.isdir(job.output)]
     if len(waiting) < len(jobs):
-        logger.info("%d of %d parts are done already.", len(jobs) - len(waiting), len(jobs))
+        logger.info("%d of %d parts are already done.", len(jobs) - len(waiting), len(jobs))
     if engine == "ray":
         _run_on_ray(function, waiting, num_workers, use_gpu=use_gpu)
     elif num_workers is None or num_workers == 1 or len(waiting) < 2:
@@ -144,8 +143,8 @@ def enter_folder(folder: str) -> None:
         os.chdir(folder)
     except OSError as error:
         raise ConfigurationError(
-            f"A node of the Ray cluster ({platform.node()}) does not see {folder} ({error.strerror}); all nodes have "
-            "to share the folder that the run is started in, and those that it reads and writes."
+            f"A node of the Ray cluster ({platform.node()}) cannot access {folder} ({error.strerror}); all nodes must "
+            "share the working directory of the run, and the folders that it reads and writes."
         ) from error
 
 

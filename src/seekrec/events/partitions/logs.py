@@ -213,7 +213,7 @@ def open_log(folder: str, digest: str) -> PartitionedLog:
     """
     log = PartitionedLog.load(folder)
     if log.digest != digest:
-        raise DataError(f"The log in {folder} was changed while it was being read; begin again.")
+        raise DataError(f"The log in {folder} was changed while it was being read; start again.")
     return log
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A log that is larger than memory: Parquet files that hold whole users, written in two passes of bounded memory.
+"""Partition a log that is larger than memory into Parquet files of whole users, in two passes of bounded memory.
 
 The first pass reads the source a batch at a time, checks it with the rules of [`EventLog`] and scatters it by a hash
 of the user; the second sorts each partition and drops repeated events. Both are pyarrow and numpy, because measuring
@@ -11,8 +11,8 @@ seconds and GiB at the peak:
 | 5 million | 9.0, 1.1 | 8.1, 0.7 | 12.1, 0.9 | 10.4, 1.7 |
 | 20 million | 41.5, 1.6 | 36.5, 1.5 | 51.3, 2.9 | 66.1, 3.0 (spills) |
 
-Polars is a seventh faster, but knows no limit of memory, and either would need the rules of `events/checks.py` written
-a second time and a hash of the user that its next version may change. `recipes/benchmarks/data_floor.py --compare`
+Polars is a seventh faster, but has no memory limit, and either would need a second implementation of the rules of
+`events/checks.py` and a user hash that its next version may change. `recipes/benchmarks/data_floor.py --compare`
 measures it again.
 """
 
@@ -188,7 +188,7 @@ def _check_same_reading(name: str, scattered: Sequence[JsonObject]) -> None:
         if len({one["whole_floats"][role] for one in scattered if role in one["whole_floats"]}) > 1:
             raise DataError(
                 f"{name}: all ids of column {role!r} end in '.0' in some parts of the table, as if they had been "
-                "floats, and not in others. Write the column again from the original, as text or integers (in pandas: "
+                "floats, but not in others. Write the column again from the original, as text or integers (in pandas: "
                 "dtype=str or 'Int64')."
             )
 

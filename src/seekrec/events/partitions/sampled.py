@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sample of the users of all partitions as one split in memory: what validates, is looked at and has examples.
+"""A sample of the users of all partitions as one split in memory, for validation, the plan and examples.
 
-Whether a user is in it depends on the seed, the user and the share alone. The share is that of the largest partition,
-so the sample takes about the memory that a partition takes.
+Membership depends on the seed, the user and the share alone. The share is that of the largest partition, so the sample
+takes about as much memory as a partition.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two passes that make partitions: scatter slices of a source by user, then gather and sort each partition.
+"""The two passes of partitioning: scatter slices of a source by user, then gather and sort each partition.
 
 Both are functions of a [`Job`]: what a job writes depends on its inputs and settings alone.
 """
@@ -180,7 +180,7 @@ def describe_events(events: pa.Table, num_late: int = 0) -> PartitionFacts:
 
 
 def read_refused(counted: JsonObject) -> Refused:
-    """Read what [`scatter_slice`] or [`gather_partition`] counted from what JSON holds of it."""
+    """Read what [`scatter_slice`] or [`gather_partition`] counted from what JSON contains of it."""
     return Refused(counted["num_rows"], {problem: Reason(**reason) for problem, reason in counted["reasons"].items()})
 
 

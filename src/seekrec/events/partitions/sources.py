@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read a table of events a piece at a time, as [`~seekrec.events.read_tables`] reads it whole."""
+"""Read a table of events in pieces, with the same result as [`~seekrec.events.read_tables`]."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def find_parquet(root: Path) -> ParquetEvents:
         schema = unify_columns(schemas)
     except pa.ArrowException as error:
         raise DataError(
-            f"The Parquet files of {root.name} have columns of one name and several types: {error}"
+            f"The Parquet files of {root.name} have columns with the same name but different types: {error}"
         ) from error
     if not pieces:
         raise DataError(f"{root} is empty; a log needs at least one row of it.")
@@ -163,7 +163,7 @@ def _files(root: Path) -> list[Path]:
     if root.is_file():
         return [root]
     if not root.is_dir():
-        raise DataError(f"{root} does not exist; pass a Parquet file, or a folder that holds some.")
+        raise DataError(f"{root} does not exist; pass a Parquet file, or a folder of Parquet files.")
     refuse_versioned(root)
     files = sorted(
         path
@@ -171,7 +171,9 @@ def _files(root: Path) -> list[Path]:
         if path.is_file() and not any(part.startswith(("_", ".")) for part in path.relative_to(root).parts)
     )
     if not files:
-        raise DataError(f"{root} holds no file that ends in .parquet; pass the folder that Spark, say, has written.")
+        raise DataError(
+            f"{root} contains no file that ends in .parquet; pass the folder that, for example, Spark has written."
+        )
     return files
 
 
@@ -273,8 +275,8 @@ class Columns:
         rows = np.flatnonzero(to_mask(pc.match_substring_regex(column, _DAY_OR_MONTH_FIRST)))
         if len(rows):
             raise DataError(
-                f"{source.name}: column 'timestamp' holds {column[int(rows[0])].as_py()!r:.40}; day and month cannot "
-                "be told apart where a log is read a part at a time. Write dates as 2019-01-31."
+                f"{source.name}: column 'timestamp' contains {column[int(rows[0])].as_py()!r:.40}; day and month "
+                "cannot be told apart where a log is read a part at a time. Write dates as 2019-01-31."
             )
 
     def _check_ids(self, table: pa.Table, events: pa.Table, source: Source) -> None:
@@ -289,7 +291,7 @@ class Columns:
             if self.whole_floats.setdefault(role, was_cut) != was_cut:
                 raise DataError(
                     f"{source.name}: all ids of column {role!r} end in '.0' up to {source.name_row(0)}, as if they "
-                    "had been floats, and not from there on, or the other way round. Write the column again from the "
+                    "had been floats, but not from there on, or the other way round. Write the column again from the "
                     "original, as text or integers (in pandas: dtype=str or 'Int64')."
                 )
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Split a partitioned log, a partition at a time, as [`~seekrec.events.split_log`] splits one in memory.
+"""Split a partitioned log, a partition at a time, like [`~seekrec.events.split_log`] in memory.
 
-Users are whole in a partition, so most of a split is decided there. What is decided for the whole log (the days that
-are held out, whether there are searches and sessions, the actions that training has) is found before or put together
+All events of a user are in one partition, so most of a split is decided there. What depends on the whole log (the
+held-out days, whether there are searches and sessions, the actions in training) is computed before or merged
 afterwards; nothing depends on the number of partitions. Read a split for training like this:
 
 ```python
@@ -189,8 +189,8 @@ class PartitionedSplit:
                 log = open_log(str(log_folder), file_sha256(log_folder / LOG_FILE))
             if log.fingerprint != description["log"]:
                 raise DataError(
-                    f"The split in {source} is one of a log with fingerprint {description['log'][:12]}, and that in "
-                    f"{log.folder} has {log.fingerprint[:12]}. Split the log again."
+                    f"The split in {source} belongs to a log with fingerprint {description['log'][:12]}, but the log "
+                    f"in {log.folder} has {log.fingerprint[:12]}. Split the log again."
                 )
             files = (TRAIN_FILE, *(f"{part}.parquet" for part in SPLIT_PARTS))
             check_files(source, [f"{one.folder}/{name}" for one in log.partitions for name in files], "split")
@@ -221,7 +221,7 @@ def split_partitions(
 ) -> PartitionedSplit:
     """Split and audit a partitioned log.
 
-    A run that is interrupted goes on where it stopped when it is called again with the same log and settings.
+    A run that is interrupted continues where it stopped when it is called again with the same log and settings.
 
     Args:
         log ([`PartitionedLog`]): The log.

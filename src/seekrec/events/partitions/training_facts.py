@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What must be known of all training events before any partition is made into training data.
+"""Collect facts on all training events that are needed before any partition is turned into training data.
 
-Each partition is read once; what is found there (queries, how often what was done, when items were first acted
-on) is written down and put together.
+Each partition is read once; its facts (queries, counts of actions, first events of items) are saved and merged.
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ def gather_training_facts(
         engine (`str`): See [`run_partitions`].
 
     Returns:
-        [`TrainingFacts`]: The facts. Beside them the folder holds what [`read_sample`] reads.
+        [`TrainingFacts`]: The facts. In addition to them the folder contains what [`read_sample`] reads.
     """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
@@ -113,7 +112,7 @@ def gather_training_facts(
 def count_queries(files: Sequence[Path]) -> pa.Table:
     """Return the distinct queries of some files and how often each was typed, in no order.
 
-    Where they are many, those of some hashes at a time: beside the result, memory holds no more than these.
+    Where they are many, those of some hashes at a time: alongside the result, memory contains no more than these.
 
     Args:
         files (`Sequence[Path]`): Parquet files with columns `query` and `count`.

@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Readers of logs: one short adapter a source, all on one floor.
+"""Readers of logs: one short adapter per source, on a common foundation.
 
-Three kinds of readers, told apart by what they are given:
+There are three kinds of readers:
 
-- `READERS`: published logs, by the name that the setting `dataset` takes. Each is given the folder of the files as
-  they were published, finds the layout (release, year, packed or not) from names and first lines, and says in one line
-  what it found: `READERS["movielens"]("data/ml-1m")`. A reader whose source has user tags (its name is in `TAGGED`)
-  also takes `queries="tags"`: each tag that a user typed is then a search that found the item.
-- [`read_tables`]: an own log, two tables of any names.
-- [`read_sql`] and [`read_hub`]: own tables from a database, and from a repository of the Hub. Their names, too, are
-  in `OTHER_DATASETS`.
+- `READERS`: published logs, by their name in the setting `dataset`. Each takes the folder of the published files,
+  detects the layout (release, year, compressed or not) from names and first lines, and reports in one line what it
+  found: `READERS["movielens"]("data/ml-1m")`. A reader whose source has user tags (its name is in `TAGGED`) also takes
+  `queries="tags"`: each tag that a user typed is then a search that found the item.
+- [`read_tables`]: your own log, two tables with any column names.
+- [`read_sql`] and [`read_hub`]: your own tables from a database, or from a repository of the Hub. Their names are in
+  `OTHER_DATASETS`.
 
-A new reader is a function in a module of its own and a line in `registry.py`; `recipes/logs.py` turns settings into
-calls.
+A new reader is a function in its own module and a line in `registry.py`; `recipes/logs.py` turns settings into calls.
 """
 
 from seekrec.events.readers.amazon import read_amazon

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Amazon reviews of 2014, 2018 and 2023 (McAuley et al.), with the product-search queries of Ai et al. (2017).
 
-A folder holds the reviews of one category and its metadata, as they were downloaded, packed or not:
+A folder contains the reviews of one category and its metadata, as downloaded, compressed or not:
 
 | release | reviews | metadata |
 |---|---|---|
@@ -9,8 +9,8 @@ A folder holds the reviews of one category and its metadata, as they were downlo
 | 2018 | `NAME_5.json.gz`, `NAME.json.gz` | `meta_NAME.json.gz` |
 | 2023 | `NAME.jsonl.gz`, `NAME.csv.gz`, or `NAME.train.csv.gz` and `valid`, `test` | `meta_NAME.jsonl.gz` |
 
-Which release it is follows from the columns. Every review counts as one interaction (`action` "click"); the stars stay
-in the extra column `rating`. Only the products that a review names become items: the metadata list many times more.
+The release is detected from the columns. Every review counts as one interaction (`action` "click"); the stars are kept
+in the extra column `rating`. Only reviewed products become items: the metadata list many times more.
 
 The queries of Ai et al. are made from category paths. Their files (`query_text.txt.gz`, `test.qrels.gz` and, where
 published, `train.qrels.gz`) say which queries a product has; these become the item column `queries`, from which
@@ -87,7 +87,7 @@ _QREL = r"^\S+_(?P<query>[0-9]{1,9})\s+\S+\s+(?P<item>\S+)\s+(?P<relevance>\S+)\
 # No name of a category holds it.
 _NEVER = "\x1f"
 
-# What a title of 2018 holds where a script of the page was taken for it.
+# What a title of 2018 contains where a script of the page was taken for it.
 _SCRIPT = "getTime"
 
 # Types of 2014, where a line is a Python dictionary.
@@ -177,24 +177,26 @@ def _files_of(folder: Path, chosen: Path | None) -> AmazonFiles | None:
         if path.name.startswith("meta_"):
             metadata[match["name"]] = path
         elif chosen is None or path == chosen:
-            # Train, valid and test are parts of one; any other two files hold the same reviews twice.
+            # Train, valid and test are parts of one; any other two files contain the same reviews twice.
             whole = re.sub(r"\.(train|valid|test)\.", ".", path.name)
             reviews.setdefault((match["name"], whole), []).append(path)
     known = {key: paths for key, paths in reviews.items() if key[0] in metadata}
     if len(known) > 1:
         names = ", ".join(paths[0].name for paths in known.values())
-        raise DataError(f"`data_dir` {folder} holds several files of reviews ({names}); give the path of one.")
+        raise DataError(f"`data_dir` {folder} contains several files of reviews ({names}); give the path of one.")
     if known:
         (((name, whole), paths),) = known.items()
         return AmazonFiles(name, tuple(paths), metadata[name], _find_queries(folder, whole))
     if reviews and (metadata or chosen):
         (name, _), paths = next(iter(reviews.items()))
-        raise DataError(f"{folder} holds {paths[0].name} but no meta_{name}.json.gz or meta_{name}.jsonl.gz; add it.")
+        raise DataError(
+            f"{folder} contains {paths[0].name} but no meta_{name}.json.gz or meta_{name}.jsonl.gz; add it."
+        )
     return None
 
 
 def _find_queries(folder: Path, reviews: str) -> Path | None:
-    """Find the files of Ai et al. beside the reviews, or in a clone of their repository beside them."""
+    """Find the files of Ai et al. alongside the reviews, or in a clone of their repository alongside them."""
     packed = f"{reviews.removesuffix('.gz')}.gz"
     for place in (folder, *sorted(folder.glob(f"*/{packed}"))):
         if _packed_or_not(place, "query_text.txt") is not None:
@@ -277,8 +279,8 @@ def _read_metadata(path: Path, wanted: pa.Array) -> ReadTable:
     used = [name for name in ("title", "description", *_CATEGORIES, *_ROOTS, *_BRANDS) if name in raw.column_names]
     if not len(rows):
         raise DataError(
-            f"{path.name} holds none of the {len(wanted)} products that are reviewed. Are the metadata those of this "
-            "category and release? Fetch the file of the same name."
+            f"{path.name} contains none of the {len(wanted)} products that are reviewed. Check that the metadata are "
+            "of the same category and release: fetch the file of the same name."
         )
     raw = raw.select(used).take(pa.array(rows))
     source = at_rows(whole, rows)
@@ -331,7 +333,7 @@ def _add_queries(items: pa.Table, folder: Path, max_refused: float) -> tuple[pa.
     path = _packed_or_not(folder, "query_text.txt")
     qrels = [found for name in ("train.qrels", "test.qrels") if (found := _packed_or_not(folder, name)) is not None]
     if path is None or not qrels:
-        raise DataError(f"{folder} holds query_text.txt.gz but neither train.qrels.gz nor test.qrels.gz; add one.")
+        raise DataError(f"{folder} contains query_text.txt.gz but neither train.qrels.gz nor test.qrels.gz; add one.")
     # A query is named by the number of its line, from 0, so empty lines count.
     texts = pa.array([line.strip() for line in open_text(path).data.tobytes().decode().split("\n")])
     lines, source = put_together([(pa.table({"line": line}), one) for line, one in map(read_lines, qrels)])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Amounts of money written as text, such as `$1,299.00` and `1.299,00 €`: numbers, by which items are filtered.
+"""Parse amounts of money, such as `$1,299.00` and `1.299,00 €`, into numbers that items can be filtered by.
 
 As text they compare letter by letter: $9.99 would be more than $10.00.
 """
@@ -43,7 +43,7 @@ def read_amounts(column: pa.ChunkedArray, name: str, table: str) -> tuple[pa.Chu
 
     Returns:
         `tuple`: float64 with nulls where there is no text, or the column as it is; a note if it was turned into
-        numbers, or holds amounts and was not.
+        numbers, or contains amounts and was not.
     """
     text = decoded(column)
     if not is_text(text.type) or not to_mask(pc.match_substring_regex(text, _BEGINNING)).any():
@@ -60,21 +60,21 @@ def read_amounts(column: pa.ChunkedArray, name: str, table: str) -> tuple[pa.Chu
     if not len(parts) or not (have_currency or to_mask(pc.match_substring_regex(number, _BOTH)).any()):
         return column, []
     if parts.null_count:
-        return column, [f"{name!r} of {table} holds amounts, but {parts.null_count} texts are none: it stays text."]
+        return column, [f"{name!r} of {table} contains amounts, but {parts.null_count} texts are none: it stays text."]
     currencies = marks.unique().to_pylist()
     if len(currencies) > 1:
-        return column, [f"{name!r} of {table} holds amounts of several currencies, or of none: it stays text."]
+        return column, [f"{name!r} of {table} contains amounts of several currencies, or of none: it stays text."]
     has_point, has_comma = (to_mask(pc.match_substring_regex(number, form)).all() for form in (_POINT, _COMMA))
     readings = [_to_numbers(number, ".")] if has_point else []
     readings += [_to_numbers(number, ",")] if has_comma else []
     if not readings or not all(np.array_equal(readings[0], one) for one in readings):
         return column, [
-            f"{name!r} of {table} holds amounts whose points and commas have "
+            f"{name!r} of {table} contains amounts whose points and commas have "
             f"{'two readings' if readings else 'no single reading'}: it stays text."
         ]
     found = np.full(len(text), np.nan)
     found[is_there] = readings[0]
-    note = f"{name!r} of {table} holds amounts ({currencies[0] or 'no currency'}): they were read as numbers."
+    note = f"{name!r} of {table} contains amounts ({currencies[0] or 'no currency'}): they were read as numbers."
     return pa.chunked_array([pa.array(found, mask=~is_there)]), [note]
 
 

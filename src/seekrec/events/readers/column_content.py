@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What some rows of a column say about it: could these be times, ids, words of actions, text that people typed?"""
+"""Guess from some rows of a column what it contains: times, ids, names of actions, or typed text."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def says_day_of(one: Times | None, other: Times | None) -> bool:
 
 
 def same_times(columns: Sequence[Times | None]) -> bool:
-    """Return whether columns hold the same times."""
+    """Return whether columns contain the same times."""
     first = columns[0]
     return first is not None and all(one is not None and one.seconds.equals(first.seconds) for one in columns[1:])
 
 
 def all_equal(sample: pa.Table, columns: Sequence[str]) -> bool:
-    """Return whether columns hold the same values."""
+    """Return whether columns contain the same values."""
     first = decoded(sample[columns[0]])
     return all(decoded(sample[name]).equals(first) for name in columns[1:])
 
@@ -103,7 +103,7 @@ def is_id_column(column: pa.ChunkedArray) -> bool:
 
 
 def is_text_column(column: pa.ChunkedArray) -> bool:
-    """Return whether a column holds text, or lists of it."""
+    """Return whether a column contains text, or lists of it."""
     kind = decoded(column).type
     return bool(is_text(kind) or pa.types.is_null(kind) or (is_list(kind) and is_text(kind.value_type)))
 
@@ -137,7 +137,7 @@ def holds_only_actions(column: pa.ChunkedArray) -> bool:
 
 
 def holds_flags(column: pa.ChunkedArray) -> bool:
-    """Return whether a column holds nothing but yes and no."""
+    """Return whether a column contains nothing but yes and no."""
     flags = to_flags(column)
     return flags is not None and flags.null_count < len(flags)
 
@@ -155,12 +155,12 @@ def holds_words(column: pa.ChunkedArray) -> bool:
 
 
 def holds_names(column: pa.ChunkedArray) -> bool:
-    """Return whether a column holds names of categories: lists, or texts with letters, not numbers of categories."""
+    """Return whether a column contains names of categories: lists, or texts with letters, not category numbers."""
     return is_list(decoded(column).type) or holds_words(column)
 
 
 def looks_typed(column: pa.ChunkedArray) -> bool:
-    """Return whether a column holds text as people type it: short, of several words, some of it often."""
+    """Return whether a column contains text as people type it: short, of several words, some of it often."""
     array = decoded(column)
     if not is_text(array.type) or not array.null_count:
         return False
@@ -186,7 +186,7 @@ def shown(column: pa.ChunkedArray) -> str:
 
 
 def share_known(ids: pa.ChunkedArray, known: pa.ChunkedArray) -> float | None:
-    """Return the share of ids that are among the known, `None` where one of the columns holds no ids."""
+    """Return the share of ids that are among the known, `None` where one of the columns contains no ids."""
     if not (is_id_column(ids) and is_id_column(known)):
         return None
     try:

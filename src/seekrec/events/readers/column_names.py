@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names that columns of our schema have in the tables of shops, and words that behaviors and actions have.
+"""Common names for the columns of our schema in shops' tables, and common words for behaviors and actions.
 
-Names are compared without case and without what stands between their parts: `userId`, `User ID` and `USER_ID` are one.
-Of each role the groups come in the order of their strength; names of one group are equally strong.
+Names are compared without case and separators: `userId`, `User ID` and `USER_ID` are equal. The groups of each role
+are ordered by strength; names in one group are equally strong.
 """
 
 from __future__ import annotations

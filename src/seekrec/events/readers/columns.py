@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Columns of outside files turned into ours: ids, texts, category paths; times stand in `times.py`.
+"""Convert columns of outside files to ours: ids, texts, category paths; times are in `times.py`.
 
 A column of the wrong type raises; single values that cannot be used become null and are reported as findings, so that
 the reader's cap on refused rows decides. Everything works on whole columns.
@@ -66,7 +66,8 @@ def drop_nothing(
 def to_ids(column: pa.ChunkedArray, name: str, source: Source) -> pa.Array:
     """Turn a column into ids: text as it is (empty becomes null), whole numbers as their digits.
 
-    A column of text in which every id is a number that ends in ".0" holds whole numbers that pandas took for floats.
+    A column of text in which every id is a number that ends in ".0" contains whole numbers that pandas took for
+    floats.
 
     Args:
         column (`pyarrow.ChunkedArray`): Text, integers, or floats that are all whole (what pandas makes of integers
@@ -109,7 +110,7 @@ def to_text(column: pa.ChunkedArray, name: str, source: Source) -> pa.Array:
     """Turn a column into text; empty text becomes null, lists of text become their entries with spaces between.
 
     Raises:
-        DataError: If the column holds neither text nor integers.
+        DataError: If the column contains neither text nor integers.
     """
     array = decoded(column)
     if is_list(array.type) and (is_text(array.type.value_type) or pa.types.is_null(array.type.value_type)):
@@ -134,7 +135,7 @@ def to_actions(
         column (`pyarrow.ChunkedArray`): Text; or, with `is_flag`, whether the item was clicked (see [`to_flags`]).
         name (`str`): Our name of the column, for the message.
         source (`Source`): The file, for the message.
-        is_flag (`bool`): Whether the column may hold no words but yes and no: "click" and "impression". Nothing is
+        is_flag (`bool`): Whether the column may contain no words but yes and no: "click" and "impression". Nothing is
             no: a join with a table of clicks leaves it where there was none.
 
     Returns:
@@ -242,8 +243,8 @@ def clean_text(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 def _rounded(name: str, source: Source, row: int, shown: str, kind: str) -> str:
     return (
-        f"{source.name}: column {name!r} ({kind}) holds {shown} ({source.name_row(row)}): a float of that size stands "
-        "for several ids, and their last digits are lost. Write the column again from the original, as text or "
+        f"{source.name}: column {name!r} ({kind}) contains {shown} ({source.name_row(row)}): a float of that size "
+        "stands for several ids, and their last digits are lost. Write the column again from the original, as text or "
         "integers (in pandas: dtype=str or 'Int64')."
     )
 

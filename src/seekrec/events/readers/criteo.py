@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Logs of Criteo: TSV with one row an advertisement. Two publications are read, told apart by their columns.
+"""Logs of Criteo: TSV with one row per advertisement. Two publications are supported, distinguished by their columns.
 
 - **Attribution Modeling for Bidding** (`criteo_attribution_dataset.tsv.gz`, with a header): a row is a banner that was
   shown. Items are campaigns. `action` is "click" or "impression", as the column `click` says; a conversion that the
@@ -7,9 +7,9 @@
   since the log began.
 - **Sponsored Search Conversion Log** (`CriteoSearchData`, 23 columns, no header): a row is a click on a product that
   was shown for a search. What was typed is not published, so it counts as a recommendation. A sale is one more event,
-  a "purchase", the published delay after the click. Words of titles, brands and categories are hashed; -1 is nothing.
+  a "purchase", the published delay after the click. Words of titles, brands and categories are hashed; -1 is missing.
 
-The columns of an own TSV in the same vein are named by `column_map` of [`read_tables`].
+For your own TSV of this kind, use [`read_tables`] and name its columns with `column_map`.
 """
 
 from __future__ import annotations

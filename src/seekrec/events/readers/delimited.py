@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text files cut into columns, with the number of the line each row came from.
+"""Parse delimited text files into columns, with the line number of each row.
 
-Lines that cannot be cut into the expected number of fields do not stop the reading: they are counted, and the reader's
-cap on refused rows decides. What stands between fields, and what quotes mean, are found from the file: see
-[`open_delimited`] and [`apply_quoting`](quotes.py).
+Lines with a wrong number of fields do not stop the reading: they are counted, and the reader's cap on refused rows
+decides. The delimiter and the meaning of quotes are detected from the file: see [`open_delimited`] and
+[`apply_quoting`](quotes.py).
 """
 
 from __future__ import annotations

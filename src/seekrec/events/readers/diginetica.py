@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Diginetica, CIKM Cup 2016: views, purchases, and searches with the lists that they showed.
+"""Diginetica, CIKM Cup 2016: views, purchases, and searches with their result lists.
 
-A folder holds `train-item-views.csv`, and where they are there `train-queries.csv` with `train-clicks.csv`,
+A folder contains `train-item-views.csv` and, optionally, `train-queries.csv` with `train-clicks.csv`,
 `train-purchases.csv`, `products.csv` and `product-categories.csv`, with semicolons between fields. The time of a row
 is its day (`eventdate`) and the milliseconds since the session began (`timeframe`).
 
 - A view has `action` "view", a purchase "purchase".
 - A row of `train-queries.csv` is a list. Where words were typed it is a search, and the query is the numbers of the
   words, which are not published. Where a category was opened it is a recommendation. Products that were clicked have
-  `action` "click" at the time of the click; those that stand above the lowest of them are impressions. What was seen
-  of a list without a click is not known: a search is then one without an item, an opened category is left out.
-- A view of a product that the session clicked in a list before is the page which the click opened: it is left out.
+  `action` "click" at the time of the click; those that stand above the lowest of them are impressions. It is unknown
+  what was seen of a list without a click: such a search becomes an event without an item, an opened category is left
+  out.
+- A view of a product that was clicked in a list earlier in the session is the page that the click opened: it is left
+  out.
 - Lists whose clicks the challenge withholds (`is.test`) are left out.
 
 `session_id` is the session. Most sessions have no user: they are users themselves.
@@ -205,7 +207,7 @@ def _as_events(table: pa.Table, source: Source) -> ReadTable:
     days, findings = to_seconds(table["day"], "eventdate", source)
     offset = table["offset"].to_numpy()
     no_offset = np.flatnonzero(np.isnan(offset))
-    findings += [Finding("have a timeframe that is no number", no_offset, "session_id")] if len(no_offset) else []
+    findings += [Finding("have a timeframe that is not a number", no_offset, "session_id")] if len(no_offset) else []
     times = np.array(pc.fill_null(days, 0)) + np.floor(np.nan_to_num(offset) / 1000).astype(np.int64)
     no_session = np.flatnonzero(np.asarray(sessions.is_null()))
     findings += [Finding("have no session", no_session, "session_id")] if len(no_session) else []

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Logs on the Hugging Face Hub: a data set repository with the configurations `events` and `items`.
+"""Read logs from the Hugging Face Hub: a data set repository with the configurations `events` and `items`.
 
-[`EventLog.to_dataset_dict`] makes such a pair to push, and what it made comes back as it was. Of other tables
-[`read_tables`] recognizes the columns. A clone of the repository on disk works the same, and offline a repository that
-was fetched before is read from the cache. No code of a repository is run.
+[`EventLog.to_dataset_dict`] makes such a pair to push, and it is read back unchanged. For other tables [`read_tables`]
+recognises the columns. A clone of the repository on disk works the same, and offline a repository that was fetched
+before is read from the cache. No code of a repository is run.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def note_origin(log: EventLog) -> EventLog:
     """Say in the notes of a log what its tables on the Hub do not: whether users typed its queries."""
     if log.query_source == "none":
         return log
-    return log.with_notes("Where queries come from is not stored on the Hub: they count as typed by users.")
+    return log.with_notes("The source of queries is not stored on the Hub: they count as typed by users.")
 
 
 def _load(repository: str | Path, configuration: str, revision: str | None) -> pa.Table:

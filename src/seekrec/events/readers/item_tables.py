@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Items of an own log: from a table of their own, or from the columns of events that describe them.
+"""Items of your own log: from their own table, or from the columns of events that describe them.
 
-Every item needs a text: what has no title is named by its brand and categories. Where no item has any text the ids
-stand for titles, and a note says that nothing can be learned from them.
+Every item needs a text: an item without a title is named by its brand and categories. If no item has any text, ids are
+used as titles, and a note says that nothing can be learned from them.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JSON of many objects: one a line, as shops and review sites publish them, or all in one list.
+"""Read JSON of many objects: one per line, as shops and review sites publish them, or all in one list.
 
-Arrow reads the objects of a stretch of the file at once, and of them only the columns asked for. A stretch that it
-refuses (a column that is a number here and text there, a damaged line) or would change (ids that it takes for floats)
-is read object by object: columns that seekrec uses keep what stands in the file, others with values of several types
-become text, and lines that are not objects count for the limit of refused rows.
+Arrow reads the objects of a block of the file at once, and only the requested columns. A block that it rejects (a
+column of mixed numbers and text, a damaged line) or would change (ids that it takes for floats) is read object by
+object: columns that seekrec uses keep the values in the file, others with values of several types become text, and
+lines that are not objects count towards the limit of refused rows.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def open_json(path: Path, *, encoding: str | None = None) -> JsonFile:
         encoding (`str`, *optional*): Encoding of the file; if not given, it is found out.
 
     Raises:
-        DataError: If the file is missing, empty, or holds no object.
+        DataError: If the file is missing, empty, or contains no object.
     """
     text = open_text(path, encoding=encoding)
     objects = find_objects(text.data)
@@ -112,8 +112,8 @@ def open_json(path: Path, *, encoding: str | None = None) -> JsonFile:
     if not names:
         problem = problem or (f"line {objects.bad[0][0]}, {objects.bad[0][1]}" if objects.bad else None)
         raise DataError(
-            f"{path.name} cannot be read as JSON{f': {problem}' if problem else ''}. It must hold one object a line, "
-            "or one list of objects."
+            f"{path.name} cannot be read as JSON{f': {problem}' if problem else ''}. It must contain one object per "
+            "line, or one list of objects."
         )
     return JsonFile(path, text, objects, names, tuple(rows))
 
@@ -129,7 +129,7 @@ def read_json_lines(path: Path, kinds: Mapping[str, Kind]) -> tuple[pa.Table, So
         `tuple`: The table, empty lines left out, and on which lines its rows stand.
 
     Raises:
-        DataError: If the file is missing, empty, or holds no objects or none of the columns.
+        DataError: If the file is missing, empty, or contains no objects or none of the columns.
     """
     file = open_json(path)
     found = {name: kind for name, kind in kinds.items() if name in file.names}
@@ -165,15 +165,15 @@ class _Reading:
         if not parts:
             line, problem = self.bad[0]
             raise DataError(
-                f"{name} cannot be read as JSON: line {line}, {problem}. It must hold one object a line, or one list "
-                "of objects."
+                f"{name} cannot be read as JSON: line {line}, {problem}. It must contain one object per line, or one "
+                "list of objects."
             )
         columns = {}
         for column in self.columns:
             arrays = [chunk for part in parts for chunk in part[column].chunks]
             columns[column] = self._join(column, arrays)
         remarks = tuple(
-            f"{name}: column {column} holds values of several types; it was read as text."
+            f"{name}: column {column} contains values of several types; it was read as text."
             for column in self.columns
             if column in self.mixed
         )
@@ -227,14 +227,14 @@ class _Reading:
             table.validate(full=True)
         except pa.ArrowException:
             return None
-        # More objects than there are, or fewer: some is no object.
+        # More objects than there are, or fewer: some is not an object.
         return table if table.num_rows == last - first else None
 
     def _read_with_schema(self, read: Callable[[pa.Schema | None, str], pa.Table]) -> pa.Table:
         """Read a stretch with the types that the sample or earlier stretches have, or with its own.
 
         Raises:
-            pyarrow.ArrowException: If Arrow cannot read it, or a column of ids or text holds numbers that are not
+            pyarrow.ArrowException: If Arrow cannot read it, or a column of ids or text contains numbers that are not
                 whole.
         """
         if self.schema is not None:
@@ -341,12 +341,12 @@ def _parse(line: bytes) -> dict[str, object]:
     except RecursionError:
         raise ValueError("is nested too deep") from None
     if not isinstance(row, dict):
-        raise ValueError(f"holds {type(row).__name__}, not an object")
+        raise ValueError(f"contains {type(row).__name__}, not an object")
     if b"\\u" in line:
         try:
             json.dumps(row, ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            raise ValueError("holds half of a surrogate pair") from None
+            raise ValueError("contains half of a surrogate pair") from None
     return row
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find the objects of a JSON text without parsing it: one a line, one after the other over many lines, or one list.
+"""Find the objects of a JSON text without parsing it: one per line, consecutive over many lines, or in a list.
 
-What is unusual: brackets and quotes are found for a block of bytes at once, so that a list of any length is read in
-the memory of a block, and every object has the line it starts on.
+Unusual here: brackets and quotes are found for a block of bytes at once, so that a list of any length is read in the
+memory of a block, and the starting line of every object is known.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def find_objects(data: np.ndarray) -> Objects:
 
 
 def _spans_lines(data: np.ndarray, lines: Lines) -> bool:
-    """Return whether the first object goes on in the second line."""
+    """Return whether the first object continues in the second line."""
     if len(lines.starts) < 2:
         return False
     first, second = (data[lines.starts[row] : lines.ends[row]].tobytes().strip() for row in (0, 1))
@@ -149,7 +149,9 @@ def _check_between(data: np.ndarray, records: Lines, *, is_list: bool) -> list[t
     commas = np.bincount(owner[between == _COMMA], minlength=len(lengths))
     others = np.bincount(owner[~_IS_SPACE[between] & (between != _COMMA)], minlength=len(lengths))
     wrong = np.flatnonzero((others > 0) | (commas != int(is_list)))
-    return [(int(records.numbers[row]), "behind which something stands that is no object") for row in wrong.tolist()]
+    return [
+        (int(records.numbers[row]), "behind which something stands that is not an object") for row in wrong.tolist()
+    ]
 
 
 __all__ = ["Objects", "find_objects"]

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """KuaiRec (Gao et al., 2022): videos of Kuaishou with the share of each that a user watched.
 
-A folder holds `big_matrix.csv` or `small_matrix.csv`, and where they are there `kuairec_caption_category.csv`
-(captions and names of categories, in Chinese) and `item_categories.csv` (numbers of tags). Of both matrices the big
-one is read: the small one, in which users were shown nearly every video, is read where its path is given.
+A folder contains `big_matrix.csv` or `small_matrix.csv` and, optionally, `kuairec_caption_category.csv` (captions and
+names of categories, in Chinese) and `item_categories.csv` (numbers of tags). If both matrices exist, the big one is
+read; to read the small one, in which users were shown nearly every video, pass its path.
 
 A row is a video that was played. Watched to its end or longer (`watch_ratio` of 1 or more) it is a "click", else an
-"impression": the publication has no clicks. The extra column `watch_ratio` allows another rule.
+"impression": the publication has no clicks. The extra column `watch_ratio` allows other rules.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ def read_kuairec(folder: str | Path, *, max_refused: float = 0.01) -> EventLog:
     ratio = to_numbers(raw["watch_ratio"])
     no_ratio = np.flatnonzero(np.isnan(ratio))
     if len(no_ratio):
-        findings.append(Finding("have a watch_ratio that is no number", no_ratio, "watch_ratio", raw["watch_ratio"]))
+        findings.append(
+            Finding("have a watch_ratio that is not a number", no_ratio, "watch_ratio", raw["watch_ratio"])
+        )
     table = pa.table(
         {
             "user_id": to_ids(raw["user_id"], "user_id", source),

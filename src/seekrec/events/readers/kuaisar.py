@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """KuaiSAR (Sun et al., 2023): searches and recommendations of the short-video app Kuaishou.
 
-A folder holds `src_inter.csv`, `rec_inter.csv` (either alone will do) and `item_features.csv`.
+A folder contains `src_inter.csv`, `rec_inter.csv` (either alone will do) and `item_features.csv`.
 
 Each row of `rec_inter.csv` is a video that was played: `action` "click" or "impression", as its column `click` says;
-the extra column `page_time` holds the seconds that it played. Each row of `src_inter.csv` is a result of a search:
+the extra column `page_time` contains the seconds that it played. Each row of `src_inter.csv` is a result of a search:
 "click" or "impression", as `click_cnt` says, with the search as `session_id`.
 
-Words are published as numbers: a query is the numbers of its words ("20 34 3"), a title those of the caption, so a
-text encoder finds no meaning in them. Names of categories are real; they are the categories, and the description.
+Words are published as numbers: a query is the numbers of its words ("20 34 3"), a title those of its caption, so a
+text encoder finds no meaning in them. Names of categories are real text; they become the categories and the
+description.
 """
 
 from __future__ import annotations
@@ -151,7 +152,7 @@ def _read_plays(path: Path) -> tuple[pa.Table, Source]:
 
 
 def _action(clicks: pa.ChunkedArray) -> pa.Array:
-    """Return "click" where a column counts any, "impression" where it counts none, null where it is no number."""
+    """Return "click" where a column counts any, "impression" where it counts none, null where it is not a number."""
     counts = to_numbers(clicks)
     action = pc.if_else(pa.array(counts > 0), "click", IMPRESSION)
     return pc.if_else(pa.array(np.isnan(counts)), pa.scalar(None, pa.string()), action)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Last.fm, as published for HetRec 2011 (hetrec2011-lastfm-2k): who listened to which artists, and who tagged them.
 
-Only tags have a time. So an event is that a user tagged an artist at some moment, whatever the number of tags; how
-often the user listened to the artist stands beside it, in the column `weight`. Listening without a tag has no place
-in time and makes no event. With `queries="tags"` each tag is a search that found the artist as well.
+Only tags have a time. So an event is a user tagging an artist at some moment, with any number of tags; the user's
+number of listens to the artist is in the column `weight`. Listening without a tag has no time and makes no event. With
+`queries="tags"` each tag is a search that found the artist as well.
 """
 
 from __future__ import annotations

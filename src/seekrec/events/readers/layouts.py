@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What readers of published logs do with tables whose columns are known: find, read, cut and name.
+"""Helpers of readers for published tables with known columns: find, read, select and name them.
 
 Everything works on whole columns.
 """
@@ -71,7 +71,7 @@ def read_columns(
     table, source = opened.read([given[name] for name in wanted])
     if not table.num_rows:
         where = f": {source.unreadable}" if source.unreadable else ""
-        raise DataError(f"{path.name} holds no row that can be read{where}; fetch the published file.")
+        raise DataError(f"{path.name} contains no row that can be read{where}; fetch the published file.")
     return table.rename_columns(wanted), source
 
 

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MIND (Wu et al., 2020): what Microsoft News showed, and what its readers clicked.
+"""MIND (Wu et al., 2020): impressions and clicks of Microsoft News.
 
-A folder holds `behaviors.tsv` and `news.tsv`; or several such folders (`MINDsmall_train`, `MINDsmall_dev`), which
-are read as one log. An impression of the publication is one page view: each news in it becomes an event of its time,
-with `action` "click" (`-1`) or "impression" (`-0`) and the number of the impression as `session_id`. News without
-either, as in the published test part, are left out.
+A folder contains `behaviors.tsv` and `news.tsv`, or several such folders (`MINDsmall_train`, `MINDsmall_dev`), which
+are read as one log. An impression of the publication is one page view: each article in it becomes an event at its
+time, with `action` "click" (`-1`) or "impression" (`-0`) and the number of the impression as `session_id`. Articles
+without either, as in the published test part, are left out.
 
 The column of earlier clicks has an order and no time. They were made in the weeks before the log begins, so each
 user's first such list becomes clicks one second apart that end one second before the first impression of the log.
-Times name no zone and count as UTC.
+Times have no zone and are taken as UTC.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def _as_events(raw: pa.Table, source: Source) -> ReadTable:
     seconds = pc.strptime(one_line(raw["time"]), format=_TIME, unit="s", error_is_null=True).cast(pa.int64())
     if not pc.any(pc.is_valid(seconds)).as_py():
         raise DataError(
-            f"{source.name} holds no time such as 11/15/2019 1:24:44 PM, but {raw['time'][0].as_py()!r:.40} "
+            f"{source.name} contains no time such as 11/15/2019 1:24:44 PM, but {raw['time'][0].as_py()!r:.40} "
             f"({source.name_row(0)}); fetch the published file."
         )
     lists = one_array(pc.split_pattern(one_line(raw["shown"]), " "))

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """MovieLens in all its layouts: 100K, 1M, 10M, 20M and later, latest, and RecBole's copy.
 
-Every rating counts as one interaction (`action` "click"); the stars stay in the extra column `rating`. Films get text
-that reads like text: "The Usual Suspects (1995)", "A crime thriller film of the 1990s. Genres: crime, thriller."
+Every rating counts as one interaction (`action` "click"); the stars are kept in the extra column `rating`. Films get
+natural text: "The Usual Suspects (1995)", "A crime thriller film of the 1990s. Genres: crime, thriller."
 
-Films have genres, not category paths, so their queries are made here, in the column `queries`: what people type who
-look for a kind of film, "crime thriller" rather than "movies crime". They are as synthetic as those of
+Films have genres, not category paths, so their queries are made here, in the column `queries`: what people type to
+find a kind of film, "crime thriller" rather than "movies crime". They are as synthetic as those of
 [`seekrec.events.category_queries`], which hands them on. The tags of 10M and later were typed by users: with
 `queries="tags"` each becomes a search that found the film.
 """
@@ -200,14 +200,14 @@ def _read_ratings(files: MovieLensFiles, items: pa.Table, max_refused: float) ->
 def _read_tags(files: MovieLensFiles, items: pa.Table, max_refused: float) -> tuple[pa.Table, list[str]]:
     if files.tags is None:
         raise DataError(
-            f"MovieLens, release {files.name}, has no tags; releases from 10M on have them. Leave `queries` at "
-            "'none' and let searches be made of genres."
+            f"MovieLens, release {files.name}, has no tags; releases from 10M on have them. Leave `queries` at 'none' "
+            "to make searches from genres."
         )
     names = ["user_id", "item_id", "tag", "timestamp"]
     unreadable = []
     if files.layout == "colons":
         lines, source = read_lines(files.tags)
-        # A tag may hold what stands between fields.
+        # A tag may contain what stands between fields.
         fields = pc.extract_regex(lines, _TAG_LINE)
         raw = pa.table({name: pc.struct_field(fields, name) for name in names})
         bad = np.flatnonzero(to_mask(pc.is_null(fields)))

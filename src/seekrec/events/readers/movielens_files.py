@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the files of MovieLens come from: a folder, an installed wheel, a cache, or a download into that cache.
+"""Locate the files of MovieLens: in a folder, an installed wheel or a cache, or download them into that cache.
 
-MovieLens 100K may be used for research and not be redistributed without permission, so this package does not carry it.
-What is not in the caller's own folder is used only if its SHA-256 is the expected one.
+MovieLens 100K may be used for research but not redistributed without permission, so this package does not include it.
+Files from outside the caller's own folder are used only if their SHA-256 is as expected.
 """
 
 from __future__ import annotations
@@ -71,13 +71,13 @@ class MovieLensFiles:
 
 
 def find_in_folder(data_dir: str | Path) -> MovieLensFiles:
-    """Find the two files in a folder, or in the single folder inside it that holds them (an unpacked archive).
+    """Find the two files in a folder, or in the single folder inside it that contains them (an unpacked archive).
 
     Args:
         data_dir (`str` or `Path`): The folder.
 
     Raises:
-        DataError: If the folder does not exist or holds none of the four layouts.
+        DataError: If the folder does not exist or contains none of the four layouts.
     """
     expected = (
         "u.data and u.item, ratings.dat and movies.dat, ratings.csv and movies.csv, or one .inter and one .item file"
@@ -109,7 +109,7 @@ def find_ml_100k(cache_dir: str | Path | None = None) -> MovieLensFiles:
     ]
     for folder, hashes, _, what in sources:
         if all((folder / name).is_file() for name in hashes):
-            verify(folder, hashes, remedy=f"Delete {folder} and run again to fetch it anew")
+            verify(folder, hashes, remedy=f"Delete {folder} and run again to fetch it again")
             return _ml_100k(folder, f"the cache, fetched from {what}")
     failures = []
     for folder, hashes, fetch, what in sources:
@@ -144,7 +144,7 @@ def verify(folder: Path, hashes: Mapping[str, str], *, remedy: str) -> None:
             raise DataError(f"{path} is missing. {remedy}.")
         found = file_sha256(path)
         if found != expected:
-            raise DataError(f"{path} has SHA-256 {found}, expected is {expected}: it is damaged or changed. {remedy}.")
+            raise DataError(f"{path} has SHA-256 {found}, expected {expected}: it is damaged or changed. {remedy}.")
 
 
 def default_cache_dir() -> Path:
@@ -216,13 +216,13 @@ def _installed_folder() -> Path | None:
 def _ml_100k(folder: Path, origin: str) -> MovieLensFiles:
     files = _files_of(folder)
     if files is None:
-        raise DataError(f"{folder} holds no MovieLens files; delete it and run again.")
+        raise DataError(f"{folder} contains no MovieLens files; delete it and run again.")
     logger.info("MovieLens 100K: using %s in %s; the SHA-256 of both files is as expected.", origin, folder)
     return MovieLensFiles(files.ratings, files.movies, files.layout, "ml-100k", f"{origin} (SHA-256 checked)")
 
 
 def _fetch_into(folder: Path, hashes: Mapping[str, str], fetch: Callable[[Path], None]) -> None:
-    """Fetch into a folder beside `folder`, check, and only then give it its name."""
+    """Fetch into a folder next to `folder`, check, and only then give it its name."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
         fetched = Path(temporary) / "files"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folders of Parquet files as Spark, Hive and DuckDB write them: what their names and their types say."""
+"""Folders of Parquet files as Spark, Hive and DuckDB write them: partition values in names, and column types."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from seekrec.errors import DataError
 # What `__HIVE_DEFAULT_PARTITION__` stands for is nothing.
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 _HIVE_COLUMN = re.compile(r"([^=/]+)=(.*)")
-# Formats that keep a list of the files which count; files of older versions of the table lie beside them.
+# Formats that keep a list of the files which count; files of older versions of the table lie next to them.
 _LISTS = {"_delta_log": "Delta Lake", "metadata": "Apache Iceberg", ".hoodie": "Apache Hudi"}
 _ICEBERG = "*.metadata.json"
 
@@ -68,8 +68,8 @@ def refuse_versioned(folder: Path) -> None:
     for name, kind in _LISTS.items():
         if (folder / name).is_dir() and (name != "metadata" or any((folder / name).glob(_ICEBERG))):
             raise DataError(
-                f"{folder} is a table of {kind}: files of its older versions lie beside those that count. Write what "
-                "it holds now as plain Parquet (in Spark: table.write.parquet(...)) and name that folder."
+                f"{folder} is a table of {kind}: files of older versions lie next to the current ones. Export its "
+                "current content as plain Parquet (in Spark: table.write.parquet(...)) and name that folder."
             )
 
 

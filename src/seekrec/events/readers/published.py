@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the readers of published logs share: finding their files, and leaving out what the publisher is known for.
+"""Helpers of readers of published logs: find their files, and leave out rows with known flaws.
 
-Published logs have flaws that everybody who uses them knows: reviews of products without metadata, products listed
-twice. Such rows say nothing about damage, so the cap on refused rows does not count them; the notes of the log do.
+Published logs have well-known flaws: reviews of products without metadata, products listed twice. Such rows are no
+sign of damage, so they do not count towards the cap on refused rows; the notes of the log count them.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class ReadTable:
 
 
 def find_release(folder: str | Path, files_of: Callable[[Path], Files | None], *, what: str, expected: str) -> Files:
-    """Find the files of a log in a folder, or in the single folder inside it that holds them (an unpacked archive).
+    """Find the files of a log in a folder, or in the single folder inside it that contains them (an unpacked archive).
 
     Args:
         folder (`str` or `Path`): The folder.
@@ -79,11 +79,11 @@ def find_release(folder: str | Path, files_of: Callable[[Path], Files | None], *
         expected (`str`): Names of the files, for messages.
 
     Raises:
-        DataError: If the folder does not exist, holds no such files, or several logs.
+        DataError: If the folder does not exist, contains no such files, or several logs.
     """
     root = Path(folder)
     if not root.is_dir():
-        raise DataError(f"`data_dir` {root} is not a folder; give the one that holds the {what} files.")
+        raise DataError(f"`data_dir` {root} is not a folder; give the one that contains the {what} files.")
     found = files_of(root)
     if found is not None:
         return found
@@ -92,11 +92,11 @@ def find_release(folder: str | Path, files_of: Callable[[Path], Files | None], *
         return inside[0]
     if inside:
         raise DataError(
-            f"`data_dir` {root} holds several releases ({', '.join(files.name for files in inside)}); give the "
+            f"`data_dir` {root} contains several releases ({', '.join(files.name for files in inside)}); give the "
             "folder of one."
         )
     names = ", ".join(sorted(path.name for path in root.iterdir())[:10]) or "nothing"
-    raise DataError(f"`data_dir` {root} holds no {what} files, only {names}. Expected {expected}.")
+    raise DataError(f"`data_dir` {root} contains no {what} files, only {names}. Expected {expected}.")
 
 
 def usable_items(read: ReadTable, *, max_refused: float) -> tuple[pa.Table, list[str]]:
@@ -131,8 +131,8 @@ def usable_events(read: ReadTable, items: pa.Table, *, max_refused: float) -> tu
         first = int(unknown[0])
         raise DataError(
             f"{read.source.name}: {len(unknown)} of {table.num_rows} rows name an item without metadata (first: "
-            f"{read.source.name_row(first)}, {table['item_id'][first].as_py()!r}). Are the metadata those of this "
-            "log? Fetch the file of the same name and release."
+            f"{read.source.name_row(first)}, {table['item_id'][first].as_py()!r}). Check that the metadata belong to "
+            "this log: fetch the file of the same name and release."
         )
     known = [
         *read.known,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines that each hold a Python dictionary, as review sites published them before JSON was common.
+"""Read lines of Python dictionaries, as review sites published them before JSON was common.
 
-They are read as literals, never run, and one line at a time: a line that is no dictionary is one refused row.
+They are parsed as literals, never executed, one line at a time: a line that is not a dictionary is one refused row.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def read_python_lines(
                     continue
                 num_lines += 1
                 found = finder.findall(line) if finder is not None else []
-                # A text may hold the same words: then the line is parsed to find out.
+                # A text may contain the same words: then the line is parsed to find out.
                 if len(found) == 1 and (found[0][0] or found[0][1]).decode("utf-8", "replace") not in wanted:
                     continue
                 try:
@@ -109,7 +109,7 @@ def _problem(row: Mapping[str, object], columns: Mapping[str, pa.DataType]) -> s
         try:
             pa.scalar(row[name], kind)
         except (pa.ArrowException, TypeError, ValueError, OverflowError):
-            return f"which holds a {name} of type {type(row[name]).__name__} that is not {kind}"
+            return f"which contains a {name} of type {type(row[name]).__name__} that is not {kind}"
     return None
 
 
@@ -121,7 +121,7 @@ def _parse(line: bytes) -> dict[str, object]:
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         raise ValueError("is not a Python dictionary") from None
     if not isinstance(content, dict):
-        raise ValueError(f"holds {type(content).__name__}, not a dictionary")
+        raise ValueError(f"contains {type(content).__name__}, not a dictionary")
     return content
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Qilin (Chen et al., 2025): searches and recommendations of Xiaohongshu, with notes in Chinese.
 
-A folder holds `notes`, and at least one of `search_train`, `search_test`, `recommendation_train` and
+A folder contains `notes`, and at least one of `search_train`, `search_test`, `recommendation_train` and
 `recommendation_test`: each a folder of Parquet files, as the Hub has them, or a `.csv` of the same columns.
 
 A row is a request with the list that was shown for it. Every entry of the list becomes one event at its own time: with
@@ -82,7 +82,7 @@ def read_qilin(folder: str | Path, *, max_refused: float = 0.01) -> EventLog:
         max_refused (`float`): The largest share of rows of a table that may be left out.
 
     Returns:
-        `EventLog`: One event an entry of a list. A note that `notes` does not hold has its number for a title.
+        `EventLog`: One event an entry of a list. A note that `notes` does not contain has its number for a title.
 
     Raises:
         DataError: If files are missing or too many rows cannot be used.
@@ -171,11 +171,11 @@ def _read_requests(path: Path, name: str) -> tuple[pa.Table, Source]:
 def _fields(entries: pa.StructArray, keys: Sequence[str], source: Source) -> dict[str, np.ndarray]:
     """Return the fields of entries as numbers: float64, NaN where there is none."""
     if not pa.types.is_struct(entries.type):
-        raise DataError(f"{source.name}: a list of what was shown holds {entries.type}, not entries with names.")
+        raise DataError(f"{source.name}: a list of impressions has entries of type {entries.type}, not named fields.")
     names = [field.name for field in entries.type]
     for key in keys:
         if key not in names:
-            raise DataError(f"{source.name}: what was shown has no {key!r}, only {', '.join(names)}.")
+            raise DataError(f"{source.name}: the list of impressions has no field {key!r}, only {', '.join(names)}.")
     columns = {key: pc.struct_field(entries, key).cast(pa.float64()) for key in keys}
     return {key: np.array(pc.fill_null(column, np.nan), dtype=np.float64) for key, column in columns.items()}
 

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Find out what a quote means in a delimited file: three conventions exist, and files do not say which they use.
+r"""Detect the meaning of quotes in a delimited file: there are three conventions, and files do not name theirs.
 
-- `doubled`: as RFC 4180 and pandas write it. Quotes enclose a field that holds a delimiter, a line break or a quote,
-  and a quote inside stands twice.
+- `doubled`: as RFC 4180 and pandas write it. Quotes enclose a field that contains a delimiter, a line break or a
+  quote, and a quote inside is doubled.
 - `escaped`: as Spark, Hive and MySQL write it: the same, but `\"` inside.
 - `none`: a quote is a letter, as in most published `.tsv` files.
 
-A file is `doubled` or `escaped` where *every* quote of it obeys the rule; else quotes of tab-separated files are
-letters, and in other files those that enclose no field are. Where two readings are equally good the person is asked.
-Positions are found for the whole file at once; only files that obey no rule are walked quote by quote.
+A file is `doubled` or `escaped` if *every* quote in it obeys the rule; otherwise quotes of tab-separated files are
+letters, and in other files those that enclose no field are. If two readings are equally good, an error asks the user.
+Positions are found for the whole file at once; only files that obey no rule are scanned quote by quote.
 """
 
 from __future__ import annotations
@@ -129,7 +129,8 @@ class _Text:
     def needs_quotes(self, quotes: np.ndarray) -> bool:
         """Return whether well paired quotes cannot be letters.
 
-        They cannot if a field holds two in a row, a delimiter or a line break, or if names of columns stand in them.
+        They cannot if a field contains two in a row, a delimiter or a line break, or if names of columns stand in
+        them.
         """
         opening, closing = quotes[::2], quotes[1::2]
         if (opening[1:] == closing[:-1] + 1).any() or bool(opening[0] <= self.lines.without_empty().starts[0]):
@@ -223,7 +224,7 @@ class _Text:
         """Write a character that the file does not hold for the enclosing quotes, and leave the dropped bytes out."""
         free = next((value for value in (*range(1, 9), *range(14, 31)) if not (self.data == value).any()), None)
         if free is None:
-            raise DataError(f"{self.path.name} holds every control character: it is not text. Check the file.")
+            raise DataError(f"{self.path.name} contains every control character: it is not text. Check the file.")
         data = np.array(self.data)
         data[enclosing] = free
         return Quoted(np.delete(data, dropped), chr(free), False, enclosing, remarks)

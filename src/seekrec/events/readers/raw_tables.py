@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A table as a person has it: a file, a folder of Parquet files, or one in memory.
+"""A table as the user has it: a file, a folder of Parquet files, or one in memory.
 
-The names of its columns are known before any of them is read, so that only columns of use are.
+The names of its columns are known before any is read, so that only the needed columns are read.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _of_folder(folder: Path) -> RawTable:
         # Names that start with a dot or an underscore, such as _SUCCESS, are no data.
         files = pads.dataset(folder, format="parquet").files
         if not files:
-            raise DataError(f"{folder} holds no Parquet file; name a file, or a folder of Parquet files.")
+            raise DataError(f"{folder} contains no Parquet file; name a file, or a folder of Parquet files.")
         names = [os.path.relpath(path, folder) for path in files]
         # A column that only later files have counts too.
         schema = unify_columns(pq.read_schema(path).remove_metadata() for path in files)
@@ -129,8 +129,8 @@ def _of_folder(folder: Path) -> RawTable:
         parts = list(found.get_fragments())
     except (pa.ArrowException, OSError) as error:
         raise DataError(
-            f"{folder} cannot be read as a folder of Parquet files of one table: {error}. Keep other files out of it, "
-            "and columns of one type in all."
+            f"{folder} cannot be read as a folder of Parquet files of one table: {error}. Remove other files, and "
+            "give each column the same type in all files."
         ) from error
 
     def read(columns: Mapping[str, Kind]) -> tuple[pa.Table, Source]:
@@ -138,7 +138,7 @@ def _of_folder(folder: Path) -> RawTable:
             table = found.to_table(columns=list(columns), use_threads=False)
             ends = np.cumsum([part.count_rows() for part in parts])
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{folder} holds a Parquet file that cannot be read: {error}") from error
+            raise DataError(f"{folder} contains a Parquet file that cannot be read: {error}") from error
 
         def name_row(row: int) -> str:
             part = int(np.searchsorted(ends, row, side="right"))
@@ -200,7 +200,9 @@ def _of_file(path: Path, form: FileFormat, count_known: Callable[[Sequence[str]]
     if kind in (".jsonl", ".ndjson", ".json"):
         file = open_json(path, encoding=form.encoding)
         return RawTable(path.name, tuple(file.names), file.read, file.peek)
-    raise DataError(f"{path} has a name that does not end in one of {', '.join(_SUFFIXES)}; give it the right ending.")
+    raise DataError(
+        f"{path} has a name that does not end in one of {', '.join(_SUFFIXES)}; rename it with the right suffix."
+    )
 
 
 def _without_index(names: Sequence[str]) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RecBole's atomic files: `NAME.inter` and `NAME.item`, fields between tabs, a type behind each name of the header.
+"""RecBole's atomic files: `NAME.inter` and `NAME.item`, tab-separated, with a type after each name of the header.
 
 `user_id:token`, `rating:float`, `title:token_seq`: ids and texts, numbers, words with spaces between them. Names and
-types say which column is which; those without a meaning for seekrec stay as extra columns. A log whose events come in
+types identify the columns; those without a meaning for seekrec are kept as extra columns. A log whose events come in
 parts (`NAME.train.inter`, ...) is read as one.
 """
 
@@ -91,12 +91,12 @@ def _files_of(folder: Path) -> _AtomicFiles | None:
     if not events or not items:
         return None
     if len(items) > 1:
-        raise DataError(f"{folder} holds several logs ({', '.join(path.name for path in items)}); keep one in it.")
+        raise DataError(f"{folder} contains several logs ({', '.join(path.name for path in items)}); keep one in it.")
     name = items[0].stem
     whole = folder / f"{name}.inter"
     parts = (whole,) if whole in events else tuple(path for path in events if path.name.startswith(f"{name}."))
     if not parts:
-        raise DataError(f"{folder} holds {items[0].name} but no {name}.inter; the two files need the same name.")
+        raise DataError(f"{folder} contains {items[0].name} but no {name}.inter; the two files need the same name.")
     return _AtomicFiles(name, parts, items[0])
 
 
@@ -108,13 +108,13 @@ def _read(path: Path) -> tuple[pa.Table, Source]:
         name, colon, kind = header.rpartition(":")
         if not colon or kind not in ("token", "token_seq", "float", "float_seq"):
             raise DataError(
-                f"{path.name} has a column {header!r}; in RecBole's atomic files a type stands behind the name, such "
-                "as user_id:token. Read other files with `dataset: tables`."
+                f"{path.name} has a column {header!r}; in RecBole's atomic files a type follows the name, such as "
+                "user_id:token. Read other files with `dataset: tables`."
             )
         if kind != "float_seq":
             kinds[name] = kind
     if not kinds:
-        raise DataError(f"{path.name} has no column but sequences of numbers; it must name users or items.")
+        raise DataError(f"{path.name} has no columns except sequences of numbers; it needs columns of users or items.")
     raw, source = file.read([f"{name}:{kind}" for name, kind in kinds.items()])
     columns = {
         name: pa.array(to_numbers(column), from_pandas=True) if kind == "float" and name not in _TIMES else column

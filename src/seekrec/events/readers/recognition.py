@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recognise the columns of outside tables: by their names, and by what some of their rows hold.
+"""Recognise the columns of outside tables, by their names and by the content of some rows.
 
-A column is taken where one reading is left; what could be meant in two ways is refused with both names. Names alone
-are not trusted where a wrong guess would silently spoil a log: a column of queries must hold words, one of times must
-hold times, and ids of items are those that the items table holds.
+A column is assigned if only one reading is left; an ambiguity raises an error with both names. Names alone are not
+trusted where a wrong guess would silently spoil a log: a column of queries must contain words, a column of times must
+contain times, and item ids must occur in the items table.
 """
 
 from __future__ import annotations
@@ -232,8 +232,8 @@ def recognize_events(found: Recognition, sample: pa.Table, *, unit: TimeUnit | N
     _take_named(found, "query", EVENT_NAMES["query"], sample, holds_words)
     _take_named(found, "session_id", EVENT_NAMES["session_id"], sample, is_id_column)
     _take_unnamed(found, "action", sample, holds_only_actions, "all its words are actions")
-    _take_unnamed(found, "timestamp", sample, holds_plausible_times, "it holds times")
-    _take_unnamed(found, "query", sample, looks_typed, "it holds text as people type it")
+    _take_unnamed(found, "timestamp", sample, holds_plausible_times, "it contains times")
+    _take_unnamed(found, "query", sample, looks_typed, "it contains text as people type it")
     if "user_id" not in found.taken and not found.is_refused("user_id"):
         session = found.taken.pop("session_id", None)
         if session is not None:

@@ -45,7 +45,7 @@ TAGGED = frozenset({"lastfm", "movielens"})
 # The readers that can find or fetch their files themselves: they also take `None` for the folder.
 WITHOUT_FOLDER = frozenset({"movielens"})
 
-# What `dataset` may be beside the names in `READERS`: own tables, from files, a database or the Hub.
+# What `dataset` may be alongside the names in `READERS`: own tables, from files, a database or the Hub.
 OTHER_DATASETS = ("tables", "sql", "hub")
 
 __all__ = ["OTHER_DATASETS", "READERS", "TAGGED", "WITHOUT_FOLDER"]

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""User-item sequences with an items file: order is known, time is not, so the position is the time.
+"""User-item sequences with an items file: only the order is known, so the position is used as the time.
 
-Two published layouts, called by the data sets they are known from:
+There are two published layouts, named after the data sets that use them:
 
 - `"scientific"`: `NAME.inter.json` (`{"user": [item, item, ...]}`) and `NAME.item.json`
   (`{"item": {"title", "description", "brand", "categories"}}`, categories one path with commas between its names);
-- `"beauty"`: `sequences.txt` (`user item item ...`, one user a line) and `items.tsv` (`item_id`, `asin`, `text`).
+- `"beauty"`: `sequences.txt` (`user item item ...`, one user per line) and `items.tsv` (`item_id`, `asin`, `text`).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def read_sequences(
     check_max_refused(max_refused)
     folder = Path(data_dir)
     if not folder.is_dir():
-        raise DataError(f"`data_dir` {folder} is not a folder; give the one that holds the sequences.")
+        raise DataError(f"`data_dir` {folder} is not a folder; pass the folder with the sequences.")
     found = _find_layout(folder) if layout is None else layout
     check_choice("layout", found, get_args(SequenceLayout))
     if found == "scientific":
@@ -100,7 +100,7 @@ def _find_layout(folder: Path) -> SequenceLayout:
     if has_json == has_text:
         names = ", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing"
         raise DataError(
-            f"{folder} holds {names}: {'both' if has_json else 'neither'} of the layouts 'scientific' "
+            f"{folder} contains {names}: {'both' if has_json else 'neither'} of the layouts 'scientific' "
             "(NAME.inter.json, NAME.item.json) and 'beauty' (sequences.txt, items.tsv). Pass `layout`."
         )
     return "scientific" if has_json else "beauty"
@@ -110,7 +110,7 @@ def _one(folder: Path, pattern: str) -> Path:
     found = sorted(folder.glob(pattern))
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
-        raise DataError(f"{folder} must hold exactly one {pattern}; it holds {names}.")
+        raise DataError(f"{folder} must contain exactly one {pattern}; it holds {names}.")
     return found[0]
 
 
@@ -134,10 +134,10 @@ def _read_json(path: Path) -> dict[str, object]:
         json.dumps(content, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise DataError(
-            f"{path.name} holds half of a surrogate pair (\\ud800 to \\udfff): correct the text."
+            f"{path.name} contains half of a surrogate pair (\\ud800 to \\udfff): correct the text."
         ) from None
     if not isinstance(content, dict) or not content:
-        raise DataError(f"{path.name} holds {content!r:.40}; it must hold an object that is not empty.")
+        raise DataError(f"{path.name} contains {content!r:.40}; it must contain an object that is not empty.")
     return content
 
 
@@ -223,7 +223,7 @@ def _read_tsv_items(path: Path) -> tuple[pa.Table, Source]:
     raw, source = read_delimited(path, delimiter="\t", quoting="none")
     for name in ("item_id", "text"):
         if name not in raw.column_names:
-            raise DataError(f"{path.name} has no column {name!r}; it has {', '.join(raw.column_names)}. Name it so.")
+            raise DataError(f"{path.name} has no column {name!r}; it has {', '.join(raw.column_names)}. Rename it.")
     columns = {"item_id": to_ids(raw["item_id"], "item_id", source), "title": clean_text(raw["text"])}
     if "asin" in raw.column_names:
         columns["asin"] = to_ids(raw["asin"], "asin", source)

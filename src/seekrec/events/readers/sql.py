@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of any database by SQL, through DuckDB (extra `duckdb`).
+"""Read tables of any database with SQL, through DuckDB (extra `duckdb`).
 
-One SELECT gives the events, another the items; what their columns are, [`read_tables`] recognizes. The database is one
-of
+One SELECT gives the events, another the items; [`read_tables`] recognises their columns. The database is one of
 
 - a DuckDB file;
-- an SQLite file, or a URL such as `postgresql://host/shop` or `mysql://host/shop`, where DuckDB's extension for it was
-  installed once;
+- an SQLite file, or a URL such as `postgresql://host/shop` or `mysql://host/shop`, if DuckDB's extension for it is
+  installed;
 - a folder: the queries then name files in it, such as `FROM 'events/*.parquet'` or `FROM read_csv('items.csv')`.
 
-Everything is opened to be read only, only a SELECT is run, and no extension is fetched. Messages show no passwords.
+Everything is opened read-only, only a SELECT is run, and no extension is downloaded. Messages show no passwords.
 """
 
 from __future__ import annotations
@@ -60,8 +59,8 @@ def read_sql(
 
     Args:
         database (`str` or `Path`): Database, or folder of files; see above.
-        events (`str`): A SELECT with a row an event. Columns may be renamed: `SELECT buyer AS user_id`.
-        items (`str`, *optional*): A SELECT with a row an item. Made from the events if not given.
+        events (`str`): A SELECT with a row per event. Columns may be renamed: `SELECT buyer AS user_id`.
+        items (`str`, *optional*): A SELECT with a row per item. Made from the events if not given.
         name (`str`, *optional*): Name of the log; that of the database if not given.
         has_time (`bool`, *optional*): As in [`read_tables`].
         max_refused (`float`, *optional*): As in [`read_tables`].
@@ -207,7 +206,7 @@ def _message(error: Exception, database: str = "") -> str:
 
 
 def holds_password(text: str) -> bool:
-    """Return whether a statement, path or URL holds a password: nothing that is recorded may."""
+    """Return whether a statement, path or URL contains a password: nothing that is recorded may."""
     return _PASSWORD.search(text) is not None
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which columns of an own log's tables are what: recognised once, before rows are read whole or a part at a time."""
+"""Map the columns of your own tables to ours: recognised once, before rows are read at once or in parts."""
 
 from __future__ import annotations
 
@@ -141,8 +141,8 @@ def _split_map(column_map: Mapping[str, str]) -> dict[str, dict[str, str]]:
         if not tables or tables[0] not in ours or column not in ours[tables[0]]:
             known = ", ".join(dict.fromkeys([*ours["events"], *ours["items"]]))
             raise ConfigurationError(
-                f"`column_map` has the key {name!r}, which is not one of our columns; keys are {known}, or one of "
-                "them after 'events.' or 'items.'; values are names in the file."
+                f"`column_map` has the key {name!r}, which is not one of our columns; keys are {known}, optionally "
+                "prefixed with 'events.' or 'items.'; values are column names in the file."
             )
         for table in tables:
             mapping[table][column] = column_map[name]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A user's own log: a table of events, and one of items, in Parquet, CSV, JSON or memory.
+"""Read your own log: a table of events and a table of items, in Parquet, CSV, JSON or memory.
 
-Columns are recognised by name and content, or named by a map, and what was taken for what is reported before the rows
-are looked at. Types are not guessed: ids stay text ("007" keeps its zeros), times are read here, and only columns of
-items that seekrec does not know get a guessed type.
+Columns are recognised by name and content, or named by a map, and the mapping is reported before the rows are read.
+Types are not guessed: ids stay text ("007" keeps its zeros), times are read here, and only columns of items that
+seekrec does not know get a guessed type.
 """
 
 from __future__ import annotations
@@ -90,9 +90,9 @@ def read_tables(
         max_refused (`float`, *optional*): The largest share of rows of a table that may be left out with a warning. If
             not given, 1 % may be damaged, and 10 % what logs of shops hold: items that are gone, repeated rows,
             events without user or item.
-        has_time (`bool`, *optional*): Whether the log has times. If not, `timestamp` holds positions, or is missing:
-            then the order of the rows counts. If not given, a column that counts the rows, or each user's events, is
-            taken for positions.
+        has_time (`bool`, *optional*): Whether the log has times. If not, `timestamp` contains positions, or is
+            missing: then the order of the rows counts. If not given, a column that counts the rows, or each user's
+            events, is taken for positions.
         time_unit (`str`, *optional*): Unit of times that are numbers; see [`read_times`].
         timezone (`str`, *optional*): Zone of dates with times that name none, such as "Europe/Berlin"; UTC if not
             given.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text files as UTF-8 bytes, whatever they were written in, and the lines in them.
+"""Read text files of any encoding as UTF-8 bytes, and count the lines in them.
 
-Nothing is guessed but what a file says of itself: by its byte order mark, or the zeros of UTF-16. Bytes that are not
-UTF-8 are named with their line.
+An encoding is only detected from a byte order mark, or from the zeros of UTF-16. Bytes that are not UTF-8 are reported
+with their line.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Text:
 def open_text(path: Path, *, encoding: str | None = None) -> Text:
     """Open a text file as UTF-8 without a byte order mark.
 
-    What has to be unpacked or written anew goes through a temporary file a block at a time, not through memory.
+    What has to be unpacked or written again goes through a temporary file a block at a time, not through memory.
 
     Args:
         path (`Path`): The file; a name that ends in `.gz` is unpacked.
@@ -104,7 +104,7 @@ def open_text(path: Path, *, encoding: str | None = None) -> Text:
     text = raw[len(codecs.BOM_UTF8) :] if marked == "utf-8-sig" else raw
     if (text[:1000] == 0).any():
         raise DataError(
-            f"{path.name} holds zero bytes in its first characters: it is UTF-16 without a byte order mark, or no "
+            f"{path.name} contains zero bytes in its first characters: it is UTF-16 without a byte order mark, or not "
             "text. Pass `encoding`, such as 'utf-16-le'."
         )
     _check_utf8(text, path)

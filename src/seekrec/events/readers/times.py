@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times of outside files turned into seconds since 1970, UTC.
+"""Convert times from outside files to seconds since 1970, UTC.
 
-A column may hold dates and times of Arrow, numbers in any unit, or text in several forms. Units are told apart by
-magnitude: a number that is a time of 1990 to 2100 in milliseconds is none in any other unit. What has two readings
-(dates in digits, years, numbers of days, 03/04/2019) is refused with the way out; `unit` says which is meant.
+A column may contain Arrow dates and times, numbers in any unit, or text in several formats. Units are told apart by
+magnitude: a number that is a time from 1990 to 2100 in milliseconds is outside that range in any other unit. Ambiguous
+values (dates in digits, years, numbers of days, 03/04/2019) raise; the message names the setting that resolves them,
+such as `unit`.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ def read_times(
         forms |= of_text
         if not is_read.any() and not len(rows):
             raise DataError(
-                f"{source.name}: column {name!r} holds {dated[0].as_py()!r:.60}, which is not a time; give seconds "
+                f"{source.name}: column {name!r} contains {dated[0].as_py()!r:.60}, which is not a time; give seconds "
                 "since 1970 or ISO 8601, such as 2019-01-31T12:00:00Z."
             )
     findings.insert(0, Finding("have a timestamp that is not a time", rest[~is_read[rest]], name, column))
@@ -213,7 +214,7 @@ def wrong_type(column: pa.ChunkedArray, name: str, source: Source, expected: str
     except (OverflowError, ValueError):  # a date beyond those of Python
         shown = "one that Python cannot show"
     return (
-        f"{source.name}: column {name!r} has type {column.type} (first value {shown}); it must hold {expected}. "
+        f"{source.name}: column {name!r} has type {column.type} (first value {shown}); it must contain {expected}. "
         "Convert it, or map another column."
     )
 
@@ -223,7 +224,7 @@ def _find_zone(timezone: str) -> zoneinfo.ZoneInfo:
         return zoneinfo.ZoneInfo(timezone)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, TypeError, OSError):
         raise ConfigurationError(
-            f"`timezone` is {timezone!r}, which is no time zone; use a name such as 'UTC' or 'Europe/Berlin'."
+            f"`timezone` is {timezone!r}, which is not a time zone; use a name such as 'UTC' or 'Europe/Berlin'."
         ) from None
 
 
@@ -268,18 +269,19 @@ def _read_numbers(
         return seconds, is_plausible, {f"{_NAMES[one]} since 1970": int(found[one]) for one in np.flatnonzero(found)}
     if 2 * int((band > 0).sum()) > count:
         raise DataError(
-            f"{source.name}: column {name!r} holds {int(values[band > 0][0])}, which is no time between 1990 and 2100 "
-            f"in seconds, milliseconds, microseconds or nanoseconds since 1970; pass `time_unit`. {_OR_POSITIONS}"
+            f"{source.name}: column {name!r} contains {int(values[band > 0][0])}, which is not a time between 1990 "
+            "and 2100 in seconds, milliseconds, microseconds or nanoseconds since 1970; pass `time_unit`. "
+            f"{_OR_POSITIONS}"
         )
     return values, band == 0, {"seconds since 1970": int((band == 0).sum())}
 
 
 def _problem_of_numbers(values: np.ndarray, unit: TimeUnit | None) -> str:
     if unit == "date_digits":
-        return "have a timestamp that is no date in digits"
+        return "have a timestamp that is not a date in digits"
     if len(values) and (values > MAX_SECONDS).all():
         return "have a timestamp too large for seconds"
-    return "have a timestamp that is no time between 1990 and 2100 in any unit"
+    return "have a timestamp that is not a time between 1990 and 2100 in any unit"
 
 
 def _refuse_other_units(values: np.ndarray, name: str, source: Source) -> None:
@@ -305,8 +307,8 @@ def _refuse_other_units(values: np.ndarray, name: str, source: Source) -> None:
         if 2 * int(is_so.sum()) > len(values):
             shown = values[is_so][0]
             raise DataError(
-                f"{source.name}: column {name!r} holds {shown:.15g}, which looks like {what}; timestamps are seconds "
-                f"since 1970, or text such as 2019-01-31: {how}. {_OR_POSITIONS}"
+                f"{source.name}: column {name!r} contains {shown:.15g}, which looks like {what}; timestamps are "
+                f"seconds since 1970, or text such as 2019-01-31: {how}. {_OR_POSITIONS}"
             )
 
 

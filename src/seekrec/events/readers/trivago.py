@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""trivago, RecSys Challenge 2019: visits of a hotel site, with typed destinations and the lists that were shown.
+"""trivago, RecSys Challenge 2019: visits of a hotel site, with typed destinations and impressions.
 
-A folder holds `train.csv` and `test.csv` (either alone will do), or one CSV or Parquet file of their columns under
-another name; and `item_metadata.csv` where it is there. Rows of a visit are read in the order of `step`:
+A folder contains `train.csv` and `test.csv` (either alone will do), or one CSV or Parquet file with their columns
+under another name; optionally `item_metadata.csv`. Rows of a visit are read in the order of `step`:
 
 - A "search for destination" or "search for poi" is a typed query. What the user does with hotels from then on is a
   search that found them, until the next search or the end of the visit. A query that led to no hotel is a search
   without an item.
-- A "search for item" names the hotel and not what was typed: it is an act on that hotel, and it ends the query.
+- A "search for item" names the hotel, not the typed text: it counts as an act on that hotel, and ends the query.
 - Interactions (image, info, rating, deals) and clickouts are acts. Acts on the same hotel in a row are one event, at
-  the time of the first: `action` is "clickout" if one of them is, else "interaction". The extra column `num_acts` says
-  how many it stands for.
-- Hotels in the list of a clickout that the user did nothing with during the visit are impressions, once a query.
-- Filters and sort orders are no events, and they do not end a query.
+  the time of the first: `action` is "clickout" if one of them is, else "interaction". The extra column `num_acts` is
+  their number.
+- Hotels in the list of a clickout that the user did nothing with during the visit are impressions, once per query.
+- Filters and sort orders are not events, and do not end a query.
 
 `session_id` is the visit. Hotels have no names: the title is the id and the city for which it was shown most often,
 the description the published properties.
@@ -134,7 +134,9 @@ def _files_of(folder: Path) -> TrivagoFiles | None:
         sessions = [path for path in sorted(folder.iterdir()) if path.is_file() and _has_visits(path)]
         if len(sessions) > 1:
             names = ", ".join(path.name for path in sessions)
-            raise DataError(f"`data_dir` {folder} holds several tables of visits ({names}); give a folder with one.")
+            raise DataError(
+                f"`data_dir` {folder} contains several tables of visits ({names}); give a folder with one."
+            )
     metadata = find_table(folder, "item_metadata", suffixes)
     return TrivagoFiles(folder.name, tuple(sessions), metadata) if sessions else None
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dates and times written as text: ISO 8601, and the forms of web servers, mail and spreadsheets with one reading."""
+"""Parse dates and times written as text: ISO 8601, and unambiguous formats of web servers, mail and spreadsheets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 # A zone behind the time of day; years may follow it, as in mail and tweets. PostgreSQL writes whole hours alone.
 _ZONED = r"(?:[0-9]Z$|(?::[0-9]{2}|T[0-9]{2,6})(?:[.,][0-9]+)?\s*[+-][0-9]{2}(?::?[0-9]{2})?(?: [0-9]{4})?$)"
 _DAY_OR_MONTH_FIRST = r"^(?P<first>[0-9]{1,2})[/-](?P<second>[0-9]{1,2})[/-](?P<year>[0-9]{4})(?P<rest>.*)$"
-# Forms beside ISO 8601 that have one reading: Apache, RFC 2822, names of months, day first with dots.
+# Forms alongside ISO 8601 that have one reading: Apache, RFC 2822, names of months, day first with dots.
 _FORMATS = (
     *("%d/%b/%Y:%H:%M:%S %z", "%a, %d %b %Y %H:%M:%S %z", "%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %z %Y"),
     *("%b %d, %Y %H:%M:%S", "%b %d, %Y", "%d %b %Y %H:%M:%S", "%d %b %Y", "%m %d, %Y"),
@@ -62,8 +62,8 @@ def _order_day_and_month(text: pa.Array, name: str, source: Source) -> pa.Array:
     is_day_first, is_month_first = bool((first > 12).any()), bool((second > 12).any())
     if is_day_first == is_month_first:
         raise DataError(
-            f"{source.name}: column {name!r} holds {text[int(rows[0])].as_py()!r:.40}, in which day and month cannot "
-            "be told apart; write dates as 2019-01-31."
+            f"{source.name}: column {name!r} contains {text[int(rows[0])].as_py()!r:.40}, in which day and month "
+            "cannot be told apart; write dates as 2019-01-31."
         )
     day, month = (first, second) if is_day_first else (second, first)
     written = pc.binary_join_element_wise(
@@ -91,7 +91,7 @@ def _parse(text: pa.Array, is_zoned: bool) -> tuple[np.ndarray, np.ndarray]:
         )
     except pa.ArrowException:
         pass
-    # Words are no times: pandas takes "now" and "today" for the moment of reading.
+    # Words are not times: pandas takes "now" and "today" for the moment of reading.
     has_digit = pc.match_substring_regex(text, "[0-9]")
     values = pd.Series(pc.if_else(has_digit, text, pa.scalar(None, text.type)).to_pylist(), dtype=object)
     times = pd.to_datetime(values, format="ISO8601", utc=True, errors="coerce")

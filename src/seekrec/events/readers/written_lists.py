@@ -44,7 +44,7 @@ def parse_written_lists(column: pa.Array, name: str, source: Source) -> list[lis
         wrong = pc.index(unread, True).as_py()
         if wrong >= 0:
             raise DataError(
-                f"{source.name}: column {name!r} holds {column[wrong].as_py()!r:.60} ({source.name_row(wrong)}), a "
+                f"{source.name}: column {name!r} contains {column[wrong].as_py()!r:.60} ({source.name_row(wrong)}), a "
                 'list without quotes around its entries; write ["Toys", "Cars"] or Toys > Cars.'
             )
     return paths if any(one is not None for one in paths) else None

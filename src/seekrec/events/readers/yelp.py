@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Yelp Open Dataset: businesses, and what users wrote about them.
 
-Files are JSON lines, packed or not, with the prefix `yelp_academic_dataset_` or without: `business`, and `review` or
-`tip` or both. Every review and every tip is one event, told apart by `action`. Categories have no order among them, so
-a query is one of them: what people type who look for such a place.
+Files are JSON lines, compressed or not, with or without the prefix `yelp_academic_dataset_`: `business`, and `review`
+or `tip` or both. Every review and every tip is one event, distinguished by `action`. Categories have no order, so a
+query is one of them: what people type to find such a place.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def read_yelp(folder: str | Path, *, max_refused: float = 0.01) -> EventLog:
         max_refused (`float`): The largest share of rows of a file that may be left out with a warning.
 
     Returns:
-        `EventLog`: `action` is "review" or "tip"; the extra column `rating` holds the stars of a review. Items with
+        `EventLog`: `action` is "review" or "tip"; the extra column `rating` contains the stars of a review. Items with
             the extra columns `city`, `state` and `queries` (list of text).
 
     Raises:

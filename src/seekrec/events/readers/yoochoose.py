@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Yoochoose, RecSys Challenge 2015: clicks and purchases in sessions of a shop.
 
-A folder holds `yoochoose-clicks.dat` and, where it is there, `yoochoose-buys.dat`; neither has a header. Nothing says
-who a user is, so each session is a user, and there is no `session_id`. A click has `action` "click", a purchase
+A folder contains `yoochoose-clicks.dat` and, optionally, `yoochoose-buys.dat`; neither has a header. Users are not
+identified, so each session is a user, and there is no `session_id`. A click has `action` "click", a purchase
 "purchase", with `price` and `quantity` as extra columns.
 
 Items have no text: the title is the id. The category of an item is the number it was clicked under most often: 1 to 12
-are categories, larger numbers brands; 0 (unknown) and S (a special offer) say nothing of the item.
+are categories, larger numbers brands; 0 (unknown) and S (a special offer) say nothing about the item.
 """
 
 from __future__ import annotations

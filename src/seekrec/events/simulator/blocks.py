@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One block of the simulated log: from requests to a table of events."""
+"""Make one block of the simulated log: from requests to a table of events."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def user_number(user_id: str) -> int:
         RequestError: If it is no such id.
     """
     if not re.fullmatch(rf"u[0-9]{{{_USER_DIGITS}}}", user_id, re.ASCII):
-        raise RequestError(f"The user {shown(user_id)} is none of the simulated shop's; ask about users of its log.")
+        raise RequestError(f"The simulated shop has no user {shown(user_id)}; ask about users of its log.")
     return int(user_id[1:])
 
 

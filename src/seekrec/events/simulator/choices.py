@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""How users of the simulated shop choose: one rule, to draw by and to compute chances by.
+r"""The choice model of the simulated shop, used to draw events and to compute probabilities.
 
 In a leaf $\ell$ at time $t$ the user $u$ with the query $q$ (or none) takes item $i$ with chance
 
 $$P(i \mid u, t, q, \ell) = \frac{w_i(t) \, s_u(i) \, b_u(i) \, m_q(i)}{\sum_j w_j(t) \, s_u(j) \, b_u(j) \, m_q(j)}$$
 
-over the items that are for sale then: $w$ popularity in its period, $s$ how the user likes the style, $b$ how the
-price suits the budget, $m$ how the item matches the query. Items are drawn by rejection: a style by $s$, $w$ and the
+over the items for sale at the time: $w$ is the popularity in the period, $s$ the user's preference for the style, $b$
+the fit of price and budget, $m$ the match of item and query. Items are drawn by rejection: a style by $s$, $w$ and the
 largest $m$, an item of it by $w$, kept with chance $b$ times $m$ over its largest.
 """
 

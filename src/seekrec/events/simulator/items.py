@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of items of the simulated shop: what people and models read about what stands on its shelves."""
+"""The items table of the simulated shop: titles, descriptions, categories and other columns of its items."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The oracle: the chances that the simulator drew from."""
+"""The oracle: a scorer with the probabilities that the simulator drew from."""
 
 from __future__ import annotations
 

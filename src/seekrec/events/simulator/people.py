@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The users of the simulated shop, a block of them at a time: what they like, when they come, what they look for.
+"""The users of the simulated shop, in blocks: their preferences, their visits, and what they look for.
 
-A *request* is one page view: a list, of a search or of none. What a user looks for in it is a leaf: that of their last
-click, the one that goes with it, or one they like. All of a block is drawn from the seed and the number of the block.
+A *request* is one page view: a list of search results or recommendations. The user looks for a leaf category: that of
+their last click, one that goes with it, or one they like. Everything in a block is drawn from the seed and the block
+number.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ BLOCK_EVENTS = 65_536
 BLOCK_USERS = 4_096
 # Everything that is done in a request is done in so many seconds, and the next request is later.
 REQUEST_SECONDS = 120
-# After so many seconds without a request a user comes anew.
+# After so many seconds without a request a user comes again.
 VISIT_SECONDS = 1_800
 
 # Chances that a request is for the leaf of the last click, and for the one that goes with it: within a visit, and when
@@ -40,7 +41,7 @@ _ACTS_OF_REQUEST = 1.3
 
 @dataclass(frozen=True, eq=False)
 class People:
-    """Users, one entry a user of the block, and their requests, one entry a request, by user and time.
+    """Users, one entry per user of the block, and their requests, one entry per request, by user and time.
 
     Args:
         style_liking (`np.ndarray`): float64 `(num_users, NUM_STYLES)`, weights of styles in the user's choice.
@@ -51,10 +52,10 @@ class People:
         time (`np.ndarray`): int64 second.
         is_search (`np.ndarray`): bool.
         num_clicks (`np.ndarray`): int64, 0 to 2.
-        num_shown (`np.ndarray`): int64, how many items are shown beside those that are clicked.
+        num_shown (`np.ndarray`): int64, how many items are shown together with those that are clicked.
         leaf (`np.ndarray`): int64 leaf that is looked for.
         last_leaf (`np.ndarray`): int64 leaf of the user's last click before; `NO_LEAF` for none.
-        is_visit (`np.ndarray`): bool; the user comes anew.
+        is_visit (`np.ndarray`): bool; the user comes again.
     """
 
     style_liking: np.ndarray
@@ -110,7 +111,7 @@ class People:
         is_search = draws.random(count) < search_fraction
         num_shown = draws.poisson(shown, size=count)
         coin = draws.random(count)
-        # A page of which nothing is known, neither query nor list nor click, is no event.
+        # A page of which nothing is known, neither query nor list nor click, is not an event.
         is_clicked = (coin < _CLICKED_SHARE) | (~is_search & (num_shown == 0))
         num_clicks = is_clicked + (coin < _SECOND_CLICK * _CLICKED_SHARE).astype(np.int64)
         liking /= liking.sum(axis=1, keepdims=True)

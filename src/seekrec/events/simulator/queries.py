@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the users of the simulated shop type, and what it means.
+"""The queries of the simulated shop: how they are typed, and what they mean.
 
 A query is a *part* before a noun (a word of a style, a colour, a brand, or nothing) and the noun of a leaf, or a brand
-alone. Each is typed with mistakes and capitals.
+alone. Each may be typed with mistakes and capitals.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _ARABIC = 2
 
 @dataclass(frozen=True, eq=False)
 class Queries:
-    """Queries by what they mean, one entry a query.
+    """Queries by what they mean, one entry per query.
 
     Args:
         kind (`np.ndarray`): int64: `NOTHING`, `STYLE_WORD`, `COLOUR`, `BRAND` or `BRAND_ALONE`.
@@ -144,8 +144,7 @@ class Language:
             if noun in nouns and part in parts:
                 return *parts[part], nouns[noun]
         raise RequestError(
-            f"The query {shown(text)} is none that the users of this simulated shop type; ask about searches of its "
-            "own log."
+            f"The query {shown(text)} does not occur in this simulated shop; ask about searches of its own log."
         )
 
     @cached_property

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shelves of the simulated shop: its items, what they are like, and how often each is taken as time goes on.
+"""The shelves of the simulated shop: its items, their attributes, and their popularity over time.
 
-Items are kept in the order of the *shelves*: leaf, then style. What stands on one shelf in one period is then a run of
-one array of cumulative weights, and an item is drawn by one search in that array.
+Items are sorted by *shelf*: leaf, then style. The items of one shelf in one period are then a contiguous range of an
+array of cumulative weights, and an item is drawn by one search in that array.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _ITEMS_OF_BRAND = 20
 
 @dataclass(frozen=True, eq=False)
 class Shelves:
-    """Items in the order of the shelves, one entry an item, and the tastes that leaves and styles speak to.
+    """Items in the order of the shelves, one entry per item, and the tastes that leaves and styles speak to.
 
     Args:
         num_days (`int`): Length of the log.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The words of the simulated shop: what its things are called, and how people type it.
+"""The vocabulary of the simulated shop: names of its products, and how people type them.
 
-Everything is data. A *leaf* is the last category of a path; its noun, the synonym that some people type instead, and
-its names in Chinese and Arabic are columns of one table.
+This module is only data. A *leaf* is the last category of a path; its noun, the synonym that some people type instead,
+and its names in Chinese and Arabic are columns of one table.
 """
 
 from __future__ import annotations

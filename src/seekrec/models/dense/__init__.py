@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the families that compare vectors share: settings, a processor, item vectors, `retrieve` and `rank`."""
+"""Shared by the families that compare vectors: settings, a processor, item vectors, `retrieve` and `rank`."""
 
 from seekrec.models.dense.configuration_dense import DenseConfig
 from seekrec.models.dense.item_index import ItemIndex

@@ -95,7 +95,7 @@ class DenseConfig(InPackage, PreTrainedConfig):
         "layer_norm_eps": 1e-6,
     }
 
-    # What another setting holds today.
+    # What another setting contains today.
     renamed_settings: ClassVar[dict[str, str]] = {"embedding_dropout": "dropout", "item_parts": "item_reading"}
 
     num_items: int = 0
@@ -132,7 +132,7 @@ class DenseConfig(InPackage, PreTrainedConfig):
     def __post_init__(self, **kwargs: object) -> None:
         for name, today in self.renamed_settings.items():
             if name in kwargs:
-                raise ValueError(f"`{name}` is no longer a setting of its own: `{today}` holds it.")
+                raise ValueError(f"`{name}` is no longer a separate setting; it is part of `{today}`.")
         if isinstance(self.dropout, list) and len(set(self.dropout)) == 1:
             self.dropout = self.dropout[0]
         if self.query_reading == ["none"]:
@@ -211,8 +211,8 @@ class DenseConfig(InPackage, PreTrainedConfig):
         for name, value in fixed.items():
             if (saved := settings.pop(name, value)) != value:
                 raise ValueError(
-                    f"`{name}` is {saved!r} in the saved configuration, and only {value!r} is known today; load the "
-                    "model with the version that trained it."
+                    f"`{name}` is {saved!r} in the saved configuration, but only {value!r} is supported today; load "
+                    "the model with the version that trained it."
                 )
 
     @classmethod

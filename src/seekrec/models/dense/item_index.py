@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The best items by dot product: exact, in blocks, under boolean masks; faiss behind the same call."""
+"""Find the best items by dot product: exactly, in blocks, under boolean masks; or by faiss with the same interface."""
 
 from __future__ import annotations
 

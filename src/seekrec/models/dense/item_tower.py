@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an item's vector is made of: an embedding of its id, a projection of its text vector, categories, words.
+"""The item tower: an id embedding, a projection of the text vector, categories and words.
 
-The text vectors are frozen: they are the catalogue's `embeddings["semantic"]`, no weights, and are saved once, with
-the catalogue. An item that came after training has no id row: the mean of all id rows takes its place, so it works by
-what its texts say and lies among the others.
+The text vectors are frozen: they are the catalogue's `embeddings["semantic"]`, not weights, and are saved once, with
+the catalogue. An item added after training has no id embedding: the mean of all id embeddings takes its place, so it
+is represented by its texts, at a typical position.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ItemTexts(LazyValues):
         vectors (`np.ndarray`, *optional*): Frozen text vectors, float32 `(num_rows, text_size)`; `None` where they are
             not read.
         num_rows (`int`): Length of the catalogue.
-        keys (`Mapping[str, Ragged]`): Hashes of `words` and of `categories`, a row an item; only what is read.
+        keys (`Mapping[str, Ragged]`): Hashes of `words` and of `categories`, a row per item; only what is read.
     """
 
     def __init__(self, vectors: np.ndarray | None, num_rows: int, keys: Mapping[str, Ragged] | None = None) -> None:
@@ -203,8 +203,8 @@ class ItemTower(nn.Module):
             return None
         if "query_words" not in inputs:
             raise ConfigurationError(
-                "The inputs have no `query_words`, which `query_reading` asks for; use the processor saved with the "
-                "model, and for training a collator that was given the words."
+                "The inputs have no `query_words`, which `query_reading` needs; use the processor saved with the "
+                "model, and for training a collator that has the words."
             )
         read: Tensor = self.words(inputs["query_words"])
         return read
@@ -221,10 +221,12 @@ class ItemTower(nn.Module):
             ConfigurationError: If there are no id embeddings, or the vectors are more or wider than they.
         """
         if self.ids is None:
-            raise ConfigurationError("Items have no vectors of their own to start: `item_reading` names no 'vector'.")
+            raise ConfigurationError(
+                "Items have no learned vectors to initialise: `item_reading` does not include 'vector'."
+            )
         if len(vectors) != self.num_items or vectors.shape[1] > self.hidden_size:
             raise ConfigurationError(
-                f"The vectors to start from have shape {vectors.shape}, the id embeddings ({self.num_items}, "
+                f"The initial vectors have shape {vectors.shape}, the id embeddings ({self.num_items}, "
                 f"{self.hidden_size}); pass one for each item, no wider than `hidden_size`."
             )
         self.ids.weight[:, : vectors.shape[1]] = torch.from_numpy(vectors).to(self.ids.weight)
@@ -308,8 +310,8 @@ class ItemTower(nn.Module):
     def _check_whole(self) -> None:
         if isinstance(self.ids, RowShards):
             raise CatalogError(
-                "The catalogue has grown while several processes train, each with some of its rows; train with the "
-                "catalogue that the model was made for."
+                "The catalogue has grown, but several processes train the model, each with some of its rows; train "
+                "with the catalogue that the model was made for."
             )
 
 

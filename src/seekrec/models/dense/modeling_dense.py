@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What IntSR and SynerGen are both made of: item vectors, histories that are read once, `retrieve` and `rank`.
+"""The base of IntSR and SynerGen: item vectors, histories that are encoded once, `retrieve` and `rank`.
 
-What an item's vector is made of stands in `item_tower.py`.
+Item vectors are computed in `item_tower.py`.
 """
 
 from __future__ import annotations
@@ -111,9 +111,9 @@ class LatestItem(nn.Module):
 class RetrievalLogit(nn.Module):
     """What a ranking head begins with: the score that retrieval gives a candidate.
 
-    Retrieval compares a target with every item, a ranking head with the few that are drawn beside it. In units of its
-    loss a score is a log-probability but for a number that all items share; so the factor starts at 1. No gradient
-    reaches what the score is made of.
+    Retrieval compares a target with every item, a ranking head with the few that are drawn together with it. In units
+    of its loss a score is a log-probability but for a number that all items share; so the factor starts at 1. No
+    gradient reaches what the score is made of.
 
     Args:
         temperature (`float`): What the loss of retrieval divides scores by.
@@ -204,7 +204,7 @@ class CatalogItems:
 
     @cached_property
     def vectors(self) -> Tensor:
-        """The vectors of all items that this process holds, `(num_rows, hidden_size)`; made anew with new weights."""
+        """The vectors of all items that this process holds, `(num_rows, hidden_size)`; made again with new weights."""
 
         def make() -> Tensor:
             found = self.tower.all(self.snapshot.texts).detach()
@@ -217,7 +217,7 @@ class CatalogItems:
         """Return the index of [`vectors`]."""
         vectors, ids = self.vectors, self.tower.ids
         first = ids.begin if isinstance(ids, RowShards) else None
-        # The index holds its vectors, so no others have their id as long as it is kept.
+        # The index contains its vectors, so no others have their id as long as it is kept.
         return self.snapshot.value(
             ("index", backend), lambda: ItemIndex(vectors, backend, shared_from=first), id(vectors)
         )
@@ -343,7 +343,7 @@ def _events_of(state: HistoryState) -> ReadEvents:
         RequestError: If it is one that a model keeps none in.
     """
     if state.events is None:
-        raise RequestError("`state` does not hold its events; pass one that `encode_history` returned.")
+        raise RequestError("`state` does not contain its events; pass one that `encode_history` returned.")
     return state.events
 
 
@@ -530,7 +530,7 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], StatefulModel[StateT], DensePr
     def extend(self, state: StateT, inputs: Inputs) -> StateT:
         """Read further events behind histories; see [`StatefulModel`].
 
-        Only the new events are read, unless older ones fall out of `max_history` or a page view goes on that other
+        Only the new events are read, unless older ones fall out of `max_history` or a page view continues that other
         events stand after: what those saw would be another, so all are read again.
         """
         known = _events_of(state)
@@ -565,7 +565,7 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], StatefulModel[StateT], DensePr
     ) -> tuple[dict[str, Tensor], StateT]:
         """Bring inputs to the device; read their history, or put questions about a state behind its last event.
 
-        A question about a page view that the state holds events of is asked as within it.
+        A question about a page view that the state contains events of is asked as within it.
 
         Raises:
             RequestError: If the state is of another number of users than the requests.
@@ -695,9 +695,8 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], StatefulModel[StateT], DensePr
         expected = self.config.texts_hash
         if expected is not None and (vectors is None or _vectors_hash(vectors[:num_items]) != expected):
             raise CatalogError(
-                f"The catalogue's first {num_items} items are those of the model, but their text vectors are "
-                "others than it was trained with; use the catalogue saved with the model, or one grown from it by "
-                "`add_items`."
+                f"The catalogue's first {num_items} items match the model, but their text vectors differ from those "
+                "it was trained with; use the catalogue saved with the model, or one grown from it by `add_items`."
             )
 
     def _make_snapshot(self, catalog: Catalog) -> DenseSnapshot:
@@ -844,7 +843,7 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], StatefulModel[StateT], DensePr
             what a head begins with that reads it; one that does not knows no views.
 
         Raises:
-            RequestError: If the inputs hold no candidates.
+            RequestError: If the inputs contain no candidates.
             NotFiniteError: If the model computes something that is not a finite number.
         """
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The processor of families that read events as vectors: requests to padded arrays.
+"""The processor of families that read events as vectors: it turns requests into padded arrays.
 
-[`EventSequenceProcessor`] is complete; a family subclasses it to have a processor of its own name. What it makes and
-what `TrainingWindows.batch` makes have the same names, so one forward pass serves both: a request is a window with one
-question behind its last event.
+[`EventSequenceProcessor`] is complete; families subclass it only for the name. Its outputs have the same names as
+those of `TrainingWindows.batch`, so one forward pass serves both: a request is a window with one question after its
+last event.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class EventSequenceProcessor(CatalogProcessor):
             `history_action_ids`, `history_timestamps`, `history_session_ids`, `history_session_keys` (a digest of the
             page view, -1 for none), `history_geohash_ids` (0 for unknown).
             Of shape `(batch, 1)`, int64: `question_events` (the length of the history), `question_session_ids` (that
-            of the page view that the request names, if the history holds events of it, else one of its own),
+            of the page view that the request names, if the history contains events of it, else one of its own),
             `question_session_keys`,
             `question_behavior_ids`, `question_action_ids` (-1 where the request names no action),
             `question_timestamps` (of the last event where the request has none), `question_geohash_ids` and

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Vectors of queries from a frozen text encoder: known ones are looked up, new ones computed.
+"""Query vectors from a frozen text encoder: known queries are looked up, new ones encoded.
 
-A saved table names queries by a digest, not by their text. It still gives something away: who guesses a query can tell
-whether it was asked, and a vector tells roughly what was asked.
+A saved table stores digests of queries, not their text. It still leaks information: a guessed query can be checked
+against it, and a vector reveals roughly what was asked.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class QueryVectors:
                     raise ValueError(f"digests of shape {digests.shape}, vectors of shape {vectors.shape}")
             except (SafetensorError, KeyError, OSError, ValueError) as error:
                 raise DataError(
-                    f"{path} holds no query vectors ({error}): it is damaged. Save the processor again or fetch it "
+                    f"{path} contains no query vectors ({error}): it is damaged. Save the processor again or fetch it "
                     "anew."
                 ) from error
             check_finite(f"The vectors of {path}", vectors, "row", "save the processor again, or delete the file")
@@ -172,9 +172,9 @@ class QueryVectors:
     def _load_encoder(self) -> SentenceTransformer:
         if self._encoder is None and not self.encoder_is_trusted:
             raise ConfigurationError(
-                f"A query is new, and the checkpoint names the text encoder {self.encoder_name!r} for it, which is "
-                "not loaded because a file says so. Pass `text_encoder=` with the path or name of the encoder you "
-                "trust to `from_pretrained` of the processor."
+                f"A query is new, and the checkpoint names the text encoder {self.encoder_name!r} for it, but an "
+                "encoder is not loaded just because a file names it. Pass `text_encoder=` with the path or name of an "
+                "encoder you trust to `from_pretrained` of the processor."
             )
         if self._encoder is None:
             self._encoder = load_semantic_encoder(self.encoder_name)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The events that a state was read from: what it can be checked against, joined, cut and saved by.
+"""The events that a state was computed from, with which it is checked, joined, truncated and saved.
 
-What a model makes of events (keys and values) cannot be cut or joined to sessions afterwards: a token holds what it
-saw. So a state keeps its events too, and where what was seen would have been another, they are read again.
+A model's keys and values cannot be truncated or regrouped into sessions afterwards, because each token depends on what
+it attended to. So a state also keeps its events, and reads them again if a token would have seen something else.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class ReadEvents:
         return _side_by_side(padded, 0)
 
     def number(self) -> ReadEvents:
-        """Number sessions anew, from times and page views, as a processor does."""
+        """Number sessions again, from times and page views, as a processor does."""
         mask = self.columns["history_mask"].cpu().numpy()
         times, keys = (
             self.columns[name].cpu().numpy()[mask] for name in ("history_timestamps", "history_session_keys")
@@ -192,7 +192,7 @@ class ReadEvents:
 
         Raises:
             DataError: If the file is something else, or contradicts itself.
-            NotFiniteError: If a vector holds a number that is not finite.
+            NotFiniteError: If a vector contains a number that is not finite.
         """
         try:
             arrays = load_tensors(path, _KIND)
@@ -214,7 +214,7 @@ class ReadEvents:
                 raise ValueError(f"query row {int(queries.max())} of {len(vectors)} vectors")
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             raise DataError(
-                f"{path} holds no state of histories ({error}); write it with `model.save_state`."
+                f"{path} contains no state of histories ({error}); write it with `model.save_state`."
             ) from error
         check_finite(f"The query vectors of {path}", vectors, "row", "read the histories again")
         return cls({name: arrays[name] for name in _COLUMNS}, vectors, words, seen).compact().number()

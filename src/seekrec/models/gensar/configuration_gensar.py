@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The settings of a GenSAR model: T5's, what its corpus looks like, and how identifiers stand in its vocabulary."""
+"""The settings of a GenSAR model: those of T5, its corpus, and the position of identifiers in its vocabulary."""
 
 from typing import ClassVar, Literal
 
@@ -145,10 +145,10 @@ class GenSARConfig(IdentifierT5Config):
             if not parts or len(set(parts)) != len(parts):
                 raise ValueError(f"`{name}` is {parts}; name at least one part, and each once.")
         if set(self.query_reading) == {"recommendation"}:
-            raise ValueError("`query_reading` is ['recommendation']; name a part of the query, too, such as 'tokens'.")
+            raise ValueError("`query_reading` is ['recommendation']; add a part of the query, such as 'tokens'.")
         if "words" in self.query_reading and "words" not in self.item_reading:
             raise ValueError(
-                "`query_reading` has 'words', which queries share with items; name 'words' in `item_reading`, too."
+                "`query_reading` has 'words', which queries share with items; add 'words' to `item_reading` as well."
             )
 
     def validate_corpus(self) -> None:
@@ -170,7 +170,7 @@ class GenSARConfig(IdentifierT5Config):
         if needed and not self.merge_events:
             raise ValueError(f"`{needed[0]}` is {getattr(self, needed[0])} and `merge_events` False; leave both out.")
         if self.order_by == "next_item" and self.corpus == "instructions":
-            raise ValueError("`order_by` is 'next_item', which only a model with `corpus: stream` learns.")
+            raise ValueError("`order_by` is 'next_item', which only a model with `corpus: stream` supports.")
 
 
 __all__ = ["GenSARConfig"]

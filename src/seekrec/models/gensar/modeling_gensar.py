@@ -5,14 +5,14 @@ From the bottom up: the catalogue's vectors of items, the encoder, and the model
 
 Unusual here:
 
-- With `corpus: instructions`, the paper's setting, the model is a T5. What is added are the identifier rows of the
-  vocabulary, a catalogue beside the weights, and [`GenerativeModel`] with `retrieve` and `rank`.
-- With `corpus: stream` the encoder is causal and one decoder sequence holds many targets, each in a segment of its own
-  that sees only what came before it. An item or a query is one position, the sum of its token embeddings; that of an
-  item adds the catalogue's vector of it, one learned for it and its words, as `item_reading` says: codes of items that
-  are alike are alike, so a sum of code embeddings cannot say all that sets one item apart.
-- The state of the last event before a target also picks it among all items at once. That is a second loss, what the
-  decoder is taught by, and the order of what the beams find.
+- With `corpus: instructions`, the paper's setting, the model is a T5. Added to it are the identifier rows of the
+  vocabulary, a catalogue next to the weights, and [`GenerativeModel`] with `retrieve` and `rank`.
+- With `corpus: stream` the encoder is causal and one decoder sequence contains many targets, each in a segment of its
+  own that sees only what came before it. An item or a query is one position, the sum of its token embeddings. For an
+  item, `item_reading` can add its catalogue vector, a learned vector and its words: similar items have similar codes,
+  so a sum of code embeddings alone cannot tell them apart.
+- The state of the last event before a target also scores all items at once. These scores are a second loss, a teacher
+  of the decoder, and the order of the items that beam search finds.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _MOST_SCORED = 100_000
 
 
 class ItemTable(LazyValues):
-    """What is read of a catalogue's items beside their codes, and which row an identifier is. Never changed.
+    """What is read of a catalogue's items in addition to their codes, and which row an identifier is. Never changed.
 
     Args:
         catalog ([`Catalog`]): The items.
@@ -95,14 +95,14 @@ class ItemTable(LazyValues):
 
 
 class ItemVectors(nn.Module):
-    """What the encoder reads of an item beside its codes, at the width of the model.
+    """What the encoder reads of an item in addition to its codes, at the width of the model.
 
     The catalogue's vectors of it are projected; added to them are a learned vector of its own and its words. In
     training an item's own vector is left out at the rate of dropout, so the rest learns what the item is like, too: by
     that items that came later are known.
 
     Args:
-        config ([`GenSARConfig`]): `item_reading` says what is read; `item_vector_size` numbers an item are projected.
+        config ([`GenSARConfig`]): `item_reading` says what is read; `item_vector_size` numbers per item are projected.
     """
 
     # What training and `generate` read; an answer brings its own.
@@ -119,7 +119,7 @@ class ItemVectors(nn.Module):
 
     @staticmethod
     def from_config(config: GenSARConfig) -> ItemVectors | None:
-        """Make what these settings ask for, if anything is read beside codes."""
+        """Make what these settings ask for, if anything is read in addition to codes."""
         reads = config.item_vector_size or {"vector", "words"}.intersection(config.item_reading)
         return ItemVectors(config) if reads else None
 
@@ -132,7 +132,7 @@ class ItemVectors(nn.Module):
         size = vector_size(catalog)
         if self.size and size != self.size:
             raise CatalogError(
-                f"`item_vector_size` is {self.size} in the model and the catalogue's vectors have {size} numbers "
+                f"`item_vector_size` is {self.size} in the model, but the catalogue's vectors have {size} numbers "
                 "together; use the catalogue saved with the model."
             )
         return ItemTable(catalog, {} if self.words is None else {"words": item_word_keys(catalog.items)})
@@ -277,8 +277,8 @@ class GenSAREncoder(T5Stack):
     ) -> BaseModelOutput:
         """Encode token ids int64 of shape `(batch, length)`; `attention_mask` is 1 for a token, 0 for padding.
 
-        `item_table` holds the vectors of items; left out, they are those of the catalogue set last. `query_words` and
-        `query_vectors` are what the processor read of queries.
+        `item_table` contains the vectors of items; left out, they are those of the catalogue set last. `query_words`
+        and `query_vectors` are what the processor read of queries.
         """
         if self.config.corpus == "instructions":
             if input_ids is not None and not self.config.reads_behavior:
@@ -405,7 +405,7 @@ class GenSAREncoder(T5Stack):
 
 def _need(name: str, values: Tensor | None) -> Tensor:
     if values is None:
-        raise RequestError(f"The inputs hold no `{name}`, which the model reads; make them with its own processor.")
+        raise RequestError(f"The inputs contain no `{name}`, which the model reads; make them with its own processor.")
     return values
 
 
@@ -414,7 +414,7 @@ class GenSARSnapshot(GenerativeSnapshot):
 
     Args:
         catalog ([`Catalog`]): The items that can be answered.
-        items ([`ItemTable`], *optional*): What the encoder reads of them beside codes, if anything.
+        items ([`ItemTable`], *optional*): What the encoder reads of them in addition to codes, if anything.
     """
 
     def __init__(self, catalog: Catalog, items: ItemTable | None) -> None:
@@ -467,8 +467,8 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulMo
         own = None if self.encoder.item_vectors is None else self.encoder.item_vectors.own
         if is_first and own is not None and own.num_embeddings != len(catalog):
             raise CatalogError(
-                f"`num_items` is {own.num_embeddings} in the model, which has a vector for each, and the catalogue "
-                f"has {len(catalog)} items; make the model with the number of its items."
+                f"`num_items` is {own.num_embeddings} in the model, which has a vector for each, but the catalogue "
+                f"has {len(catalog)} items; make the model with that number of items."
             )
         super().set_catalog(catalog)
         vectors = self.encoder.item_vectors
@@ -505,7 +505,7 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulMo
 
     @property
     def modules_outside_t5(self) -> list[str]:
-        """Names of the modules that no T5 checkpoint has: trained whole beside the adapters of the generator."""
+        """Names of the modules that no T5 checkpoint has: trained whole alongside the adapters of the generator."""
         vectors = self.encoder.item_vectors
         names = [] if vectors is None else [f"item_vectors.{name}" for name, _ in vectors.named_children()]
         names += [] if self.encoder.query_projection is None else ["query_projection"]
@@ -593,8 +593,9 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulMo
     ) -> Seq2SeqLMOutput:
         if not self.config.summarize_history:
             raise ValueError(
-                "`decoder_segment_ids` needs a model made with `corpus: stream`; without a causal encoder the history "
-                "of an earlier target would hold later events, and streams of older versions are not trained further."
+                "`decoder_segment_ids` needs a model made with `corpus: stream`; without a causal encoder, the "
+                "history of an earlier target would contain later events, and streams of older versions cannot be "
+                "trained further."
             )
         if input_ids is None or decoder_input_ids is None or history_lengths is None:
             raise ValueError(
@@ -615,7 +616,7 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulMo
         )
         loss = None
         if labels is not None:
-            # The head is the dearest product of a small model: it is taken where a label is scored, nowhere else.
+            # The output projection is the most expensive matmul; compute it at scored positions only.
             is_scored = labels != -100
             hidden, scored = decoder_outputs[0][is_scored], labels[is_scored]
             if self.config.scale_decoder_outputs:
@@ -747,8 +748,8 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulMo
         if list(tokens.queries) != wanted:
             read = ", ".join(tokens.queries) or "tokens alone"
             raise RequestError(
-                f"{path} holds {read} of queries, the model reads {', '.join(wanted) or 'tokens alone'}: it was saved "
-                "by a model with another `query_reading`. Read the histories again."
+                f"{path} contains {read} of queries, the model reads {', '.join(wanted) or 'tokens alone'}: it was "
+                "saved by a model with a different `query_reading`. Encode the histories again."
             )
         self.current_snapshot().check_rows("seen_rows", tokens.seen_rows)
         return self._read_all(tokens.to(self.device))
@@ -756,8 +757,9 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulMo
     def _check_keeps_states(self) -> None:
         if not self.keeps_states:
             raise RequestError(
-                "The model reads a history anew for each question: it was not made with `corpus: stream`, so its "
-                "encoder is not causal (or it is of an older version). Leave states out, and pass the whole history."
+                "The model reads the whole history again for each question: it was not made with `corpus: stream`, so "
+                "its encoder is not causal (or it is of an older version). Leave states out, and pass the whole "
+                "history."
             )
 
     def _split(self, inputs: BatchFeature) -> tuple[StreamTokens, StreamTokens]:
@@ -812,7 +814,7 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulMo
         Args:
             snapshot ([`GenSARSnapshot`]): The catalogue.
             asked ([`EncodedRequests`]): The requests.
-            rows (`Sequence[np.ndarray]`): int64 rows of the catalogue, a line a request.
+            rows (`Sequence[np.ndarray]`): int64 rows of the catalogue, a line per request.
         """
         # Rows asked of many requests are embedded once.
         wanted: dict[View, np.ndarray] = {}
@@ -846,13 +848,13 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulMo
         return weights_key([self.shared.weight, *read])
 
     def _embed_all(self, view: View, snapshot: GenSARSnapshot) -> Tensor:
-        """Return what is read of all items; made anew with new weights."""
+        """Return what is read of all items; made again with new weights."""
         key = self._reading_key()
         made: Tensor = snapshot.value(("items", view), lambda: self.embed_items(view, None, snapshot).detach(), key)
         return made
 
     def _embed_speaking(self, behavior: Behavior, snapshot: GenSARSnapshot) -> Tensor:
-        """Return what is read of the items that speak for new ones, or of these; made anew with new weights."""
+        """Return what is read of the items that speak for new ones, or of these; made again with new weights."""
         near = snapshot.text_neighbors(self.config.num_items, behavior)
         rows = snapshot.new_rows(self.config.num_items) if near is None else near.rows
         view = snapshot.catalog.view_of(behavior)
@@ -1063,7 +1065,7 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulMo
 
         Raises:
             RequestError: If the model was not trained on `id2desc_<view>`, or a number is below 1.
-            UnknownItemError: If the catalogue does not hold an item.
+            UnknownItemError: If the catalogue does not contain an item.
         """
         self._check_trained(f"id2desc_{view}", "describe items")
         asked = processor.describe_items([item_ids] if isinstance(item_ids, str) else item_ids, view)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From requests to what a GenSAR model reads: a tokenizer, a catalogue, and the model's configuration."""
+"""The GenSAR processor: turns requests into model inputs, with a tokenizer, a catalogue and the configuration."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ class GenSARProcessor(T5Processor[GenSARConfig]):
 
         Raises:
             RequestError: If items have no identifier of the view.
-            UnknownItemError: If the catalogue does not hold an item.
+            UnknownItemError: If the catalogue does not contain an item.
         """
         catalog = self.catalog
         if view not in catalog.views:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The settings of a GenSR model: T5's, those of the two views, and where identifiers are in the vocabulary.
+"""The settings of a GenSR model: those of T5, of the two views, and the position of identifiers in the vocabulary.
 
 No `from __future__ import annotations` here: with types as strings, `strict` checks none of them.
 """
@@ -27,9 +27,9 @@ class GenSRConfig(IdentifierT5Config):
 
     Args:
         prompt_views (`list[str]`): Views that enter the prompt: `"collaborative"`, `"semantic"` or both.
-        filtered_history (`str`): What represents the history beside a candidate, one vector a view. `"mean"`: the mean
-            of its events. `"picked"`: what the candidate picks out by attention (equations 7-8). `"agreement"`: also
-            where the candidate agrees with what it picks out and, in the semantic view, with the query.
+        filtered_history (`str`): What represents the history alongside a candidate, one vector per view. `"mean"`: the
+            mean of its events. `"picked"`: what the candidate picks out by attention (equations 7-8). `"agreement"`:
+            also where the candidate agrees with what it picks out and, in the semantic view, with the query.
             `"recommender"`: also, in the collaborative view, where the candidate agrees with the state of SASRec after
             the history.
         history_in_prompt (`str`): The part of a history that enters the prompt of a candidate: `"filtered"`, one
@@ -48,7 +48,7 @@ class GenSRConfig(IdentifierT5Config):
         identifier_weight (`float`): Weight of the loss of writing identifiers (section 6.3); with 0 it writes none.
         retrieve_by (`str`): How the whole catalogue is searched: `"identifier"`, by the identifiers that the model
             writes; `"answer"`, by its answer to each item: exact, and as slow as there are items; `"views"`, by its
-            answers to the items that its views, as `view_weights` weighs them, hold best.
+            answers to the items that its views, as `view_weights` weighs them, rank best.
         contrast_weight (`float`): Weight of the contrastive loss of equation 10 (beta of equation 11).
         contrast_temperature (`float`): Temperature of the contrastive loss (tau of equation 10).
         loss_norm (`str`): What Yes, No and codes compete with in the loss: `"vocab"`, all tokens (the paper), or
@@ -128,7 +128,9 @@ class GenSRConfig(IdentifierT5Config):
             kwargs.pop("train_collaborative_table", None)  # the table is the same, trained or not
             for name, value in (("view_num_heads", NUM_VIEW_HEADS), ("view_positions", NUM_POSITIONS)):
                 if kwargs.pop(name, value) != value:
-                    raise ValueError(f"The checkpoint's `{name}` is not {value}; load it with the version it is from.")
+                    raise ValueError(
+                        f"The checkpoint's `{name}` is not {value}; load it with the version that wrote it."
+                    )
         # Of an older version, too. Beside 0, the weight matters in training alone.
         if not kwargs.pop("yes_no_weight", 1.0):
             self.yes_no_loss = "none"
@@ -153,11 +155,13 @@ class GenSRConfig(IdentifierT5Config):
         if len(self.prompt_views) < 2 and self.contrast_weight:
             raise ValueError(
                 f"`contrast_weight` is {self.contrast_weight}, but `prompt_views` is {list(self.prompt_views)}: the "
-                "contrast aligns two views; set the weight to 0."
+                "contrastive loss aligns two views; set the weight to 0."
             )
         for name, size in (("d_model", self.d_model), ("collaborative_size", self.collaborative_size)):
             if size % NUM_VIEW_HEADS:
-                raise ValueError(f"`{name}` is {size}; it must be a multiple of {NUM_VIEW_HEADS}, a view's heads.")
+                raise ValueError(
+                    f"`{name}` is {size}; it must be a multiple of {NUM_VIEW_HEADS}, the number of heads per view."
+                )
         if not self.item_text_fields:
             raise ValueError("`item_text_fields` is empty; use some of title, description, categories.")
         for name in ("max_item_tokens", "max_query_tokens", "max_history"):
@@ -184,8 +188,8 @@ class GenSRConfig(IdentifierT5Config):
         # A start token comes before the history, and a query behind it has no item.
         if longest < self.max_history + 1:
             raise ValueError(
-                f"`recommender` has `max_history` {longest}, but reads {self.max_history} events and a start; lower "
-                "`max_history` of the model."
+                f"`recommender` has `max_history` {longest}, but has to read {self.max_history} events and a start "
+                "token; lower `max_history` of the model."
             )
 
     def validate_retrieval(self) -> None:
@@ -193,7 +197,7 @@ class GenSRConfig(IdentifierT5Config):
         asks_validation = list(self.view_weights) == [BY_VALIDATION]
         if self.retrieve_by == "views" and not (asks_validation or read_view_weights(self.view_weights)):
             raise ValueError(
-                "`retrieve_by` is 'views', but `view_weights` weighs none; write 'validation', or numbers such as "
+                "`retrieve_by` is 'views', but `view_weights` is empty; write 'validation', or numbers such as "
                 "search.lexical=0.5 and recommendation.collaborative=1."
             )
 
@@ -203,10 +207,11 @@ class GenSRConfig(IdentifierT5Config):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it must not be negative.")
         if not self.scores_candidates and not self.writes_identifiers:
-            raise ValueError("`yes_no_loss` is 'none' and `identifier_weight` 0; train one mode at least.")
+            raise ValueError("`yes_no_loss` is 'none' and `identifier_weight` 0; train at least one mode.")
         if self.retrieve_by != "identifier" and not self.scores_candidates:
             raise ValueError(
-                f"`retrieve_by` is {self.retrieve_by!r}, but `yes_no_loss` is 'none': the model answers no candidates."
+                f"`retrieve_by` is {self.retrieve_by!r}, but `yes_no_loss` is 'none': the model cannot score "
+                "candidates."
             )
         if self.contrast_temperature <= 0:
             raise ValueError(f"`contrast_temperature` is {self.contrast_temperature}; it must be positive.")

@@ -4,9 +4,9 @@
 Unusual here:
 
 - Prompts are embeddings, not tokens: text, and vectors made from the two views (see `processing_gensr.py`).
-- Candidates are scored together: histories are encoded once a request, items once a batch, and with
-  `config.shared_prompt` all that comes before the candidate once a request.
-- The same model writes identifiers where no candidate is given (section 6.3): then the prompt holds the whole history.
+- Candidates are scored together: histories are encoded once per request, items once per batch, and with
+  `config.shared_prompt` everything before the candidate once per request.
+- Without a candidate, the same model writes identifiers (section 6.3); the prompt then contains the whole history.
 
 The file reads bottom-up: layers, one view of a history, the model.
 """
@@ -69,7 +69,8 @@ _CATALOG_TEXTS = "catalog_text_ids"
 class ViewLinear(nn.Linear):
     """Identical to `nn.Linear` except: it knows how its weights are initialized.
 
-    transformers initializes modules of other packages only where the module itself holds the weights, not its parent.
+    transformers initializes modules of other packages only where the module itself contains the weights, not its
+    parent.
 
     Args:
         size_in (`int`): Width of the input.
@@ -106,7 +107,7 @@ class ViewLinear(nn.Linear):
 
 
 class ViewEmbedding(nn.Embedding):
-    """Identical to `nn.Embedding` except: it starts short beside item vectors, whose entries are near 1."""
+    """Identical to `nn.Embedding` except: it starts short alongside item vectors, whose entries are near 1."""
 
     def start_weights(self) -> None:
         """Initialize the weights."""
@@ -266,7 +267,7 @@ class SoftFilter(nn.Module):
         return filtered, (query_states * (weights @ key_states)).transpose(1, 2).flatten(2)
 
     def compare(self, candidates: Tensor, vectors: Tensor) -> Tensor:
-        """Compare candidates with one vector a row: their queries times its key.
+        """Compare candidates with one vector per row: their queries times its key.
 
         Args:
             candidates (`torch.Tensor` of shape `(batch, num_candidates, size)`): Vectors of the candidates.
@@ -311,7 +312,7 @@ class HistoryView(nn.Module):
         """Encode histories.
 
         Args:
-            events (`torch.Tensor` of shape `(batch, length, size)`): One vector an event, oldest first, padded on the
+            events (`torch.Tensor` of shape `(batch, length, size)`): One vector per event, oldest first, padded on the
                 right.
             mask (`torch.BoolTensor` of shape `(batch, 1 + length)`): True for the start and for an event.
             behaviors (`torch.LongTensor` of shape `(batch, length)`): Numbers into `BEHAVIORS`.
@@ -452,7 +453,7 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
         self.collaborative_table = CollaborativeTable(config.num_items, config.collaborative_size)
         self.recommender = None
         if config.recommender is not None:
-            # The table holds its items.
+            # The table contains its items.
             self.recommender = FrozenSASRec(config.recommender)
         self.post_init()
 
@@ -501,7 +502,7 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
         values = torch.as_tensor(vectors, dtype=torch.float32)
         if values.ndim != 2 or values.shape[1] != self.config.collaborative_size or not len(values):
             raise ValueError(
-                f"`vectors` has shape {tuple(values.shape)}; give one row an item and `collaborative_size` "
+                f"`vectors` has shape {tuple(values.shape)}; give one row per item and `collaborative_size` "
                 f"{self.config.collaborative_size} columns."
             )
         scale = values.square().mean().sqrt().clamp_min(1e-12)
@@ -563,7 +564,7 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
         def predict() -> Tensor:
             if "semantic" not in catalog.embeddings:
                 raise CatalogError(
-                    f"The catalogue has {snapshot.num_items - known} new items but no semantic embeddings to predict "
+                    f"The catalogue has {snapshot.num_items - known} new items, but no semantic embeddings to predict "
                     "their collaborative vectors from; build it with `embeddings=`."
                 )
             semantic = catalog.embeddings["semantic"]
@@ -800,7 +801,7 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
         Args:
             inputs ([`~transformers.BatchFeature`]): Output of `processor(requests, candidates=...)`.
             norm (`str`, *optional*): As in [`retrieve`]; only for identifiers.
-            state (*optional*): Refused: a prompt holds the history of its request.
+            state (*optional*): Refused: a prompt contains the history of its request.
             score (`str`): The score of an item: `"logit"`, logit(Yes) - logit(No), any number; `"probability"`, the
                 softmax of the two, which orders items in the same way; `"vocabulary"`, the probability of Yes among
                 all tokens, as in the released code.
@@ -809,7 +810,7 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
             `list[list[ScoredItem]]`: For each request its candidates, best first.
 
         Raises:
-            RequestError: If the inputs hold no candidates, `score` is unknown, or a state is given.
+            RequestError: If the inputs contain no candidates, `score` is unknown, or a state is given.
         """
         if state is not None:
             inputs = self._ask_behind(inputs, state)
@@ -868,7 +869,7 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
             if not self.config.identifier_weight:
                 raise RequestError(
                     "The model was not trained to write identifiers (`identifier_weight` is 0), so it cannot search "
-                    "the whole catalogue by them; give it candidates and call `rank`, or train it with `retrieve_by` "
+                    "the whole catalogue with them; call `rank` with candidates, or train it with `retrieve_by` "
                     "'answer' or 'views'."
                 )
             return super()._find(snapshot, inputs, top_k, allowed, num_beams, norm, added, exact)
@@ -897,9 +898,9 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
         tasks = sorted(asked if added is None else asked - weights.keys())
         if added is None or tasks:
             raise RequestError(
-                f"`retrieve_by` is 'views', but the model has no view that counts in {' or '.join(tasks)} "
-                f"(`view_weights` is {list(self.config.view_weights)}), so it cannot search the whole catalogue; give "
-                "it candidates and call `rank`, or `set_views` and weights of that task."
+                f"`retrieve_by` is 'views', but no view of the model has a weight in {' or '.join(tasks)} "
+                f"(`view_weights` is {list(self.config.view_weights)}), so it cannot search the whole catalogue; call "
+                "`rank` with candidates, or set views (`set_views`) and weights for that task."
             )
         return added
 
@@ -919,7 +920,7 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
 
     @property
     def finds_by_views(self) -> bool:
-        """Whether `retrieve` scores what views hold best, and nothing else."""
+        """Whether `retrieve` scores what views rank best, and nothing else."""
         return self.config.retrieve_by == "views"
 
     @torch.no_grad()
@@ -1060,7 +1061,7 @@ def _catalog_texts(inputs: BatchFeature) -> Tensor:
     """Return the token ids of the texts of all items of the catalogue that inputs were made with."""
     if _CATALOG_TEXTS not in inputs:
         raise RequestError(
-            "The inputs hold no texts of the catalogue's items, which the model is asked about; make them with the "
+            "The inputs contain no texts of the catalogue's items, which the model has to score; make them with the "
             "model's own processor, without candidates."
         )
     texts: Tensor = inputs[_CATALOG_TEXTS]

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From requests to what a GenSR model reads: the wordings of its prompts, and the features of a batch.
+"""The GenSR processor: turns requests into prompts and batch features.
 
-Every item and every query of a batch is named once, with its tokens; histories and candidates point at them. So a
-model embeds each once, however often it occurs. Training and inference write features with the same code.
+Every item and query of a batch is listed once, with its tokens; histories and candidates refer to them by index. So a
+model embeds each once, however often it occurs. Training and inference share this code.
 
 Prompts are *layouts*: token ids and slots for vectors in one row of numbers. A number from 0 up is a token; -1 is
-padding; -2 - n is vector n of a bank. The bank of a prefix holds the events of the history: position `j` of the
-collaborative view, then of the semantic view, each with the start at position 0. The bank of a suffix holds four
-vectors: the filtered histories and the candidate, each in both views (equation 9). A phrase comes with the vector it
-introduces and leaves the prompt with it. What depends on the candidate comes last: all before it can be shared.
+padding; -2 - n is vector n of a bank. The bank of a prefix contains the events of the history: position `j` of the
+collaborative view, then of the semantic view, each with the start at position 0. The bank of a suffix contains four
+vectors: the filtered histories and the candidate, each in both views (equation 9). A phrase is dropped from the prompt
+together with the vector it introduces. Parts that depend on the candidate come last, so everything before them can be
+shared.
 """
 
 from __future__ import annotations
@@ -236,7 +237,7 @@ class GenSRProcessor(T5Processor[GenSRConfig]):
     def _write_layouts(
         self, behaviors: np.ndarray, asked: np.ndarray, query_text_ids: np.ndarray, lengths: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Write the prompts: int64 layouts, a row a request.
+        """Write the prompts: int64 layouts, a row per request.
 
         Args:
             behaviors (`np.ndarray` of shape `(n,)`): int64 numbers into `BEHAVIORS`.
@@ -283,7 +284,7 @@ class GenSRProcessor(T5Processor[GenSRConfig]):
             without_events.append(short)
             with_events.append(long)
 
-        # The prompt for writing identifiers holds every event; where a candidate's does too, they are the same.
+        # The prompt for writing identifiers contains every event; where a candidate's does too, they are the same.
         layouts = {}
         same_prompt, scores_candidates = self.config.history_in_prompt != "filtered", self.config.yes_no_loss != "none"
         every_event = Ragged.from_lists(with_events, np.int64)

@@ -33,7 +33,7 @@ class IntSRConfig(DenseConfig):
         scenario_features (`list[str]`):
             What a scenario says: `hour` and `weekday` (UTC) of the timestamp and the area (`geohash`), in S tokens,
             which there are if any of these is named; and the `page`, a feed or the results of a search, in the tokens
-            of items and placeholders, because a session may hold both.
+            of items and placeholders, because a session may contain both.
 
     The decoder (section 3.3):
 
@@ -51,7 +51,7 @@ class IntSRConfig(DenseConfig):
     Learning (section 3.5):
 
     Args:
-        num_ranking_negatives (`int`): Number of drawn items that are ranked beside each target.
+        num_ranking_negatives (`int`): Number of drawn items that are ranked together with each target.
 
     What is left out (tables 3 and 4):
 
@@ -126,7 +126,10 @@ class IntSRConfig(DenseConfig):
         }
         features, is_merged = settings.get("scenario_features"), settings.get("merge_event_tokens")
         if settings.get("use_scenario_tokens") and features in ([], ["page"]) and not is_merged:
-            raise ValueError(f"The saved model writes S tokens of {features}, which say nothing and are gone.")
+            raise ValueError(
+                f"The saved model uses S tokens of {features}, which were removed; load it with the version that "
+                "wrote it."
+            )
         left_out = [part for switch, part in switches.items() if not settings.pop(switch, True)]
         named = settings.get("without", left_out)
         left_out = [str(part) for part in named] if isinstance(named, list) else left_out
@@ -146,7 +149,7 @@ class IntSRConfig(DenseConfig):
             time_bias, has_position = settings.pop("time_bias"), settings.pop("use_position_bias", True)
             if time_bias != "none" and not has_position:
                 raise ValueError(
-                    f"`time_bias` is {time_bias!r} without `use_position_bias`, which is no longer known."
+                    f"`time_bias` is {time_bias!r} without `use_position_bias`, which is no longer supported."
                 )
             settings["relative_bias"] = "position" if time_bias == "none" and has_position else time_bias
         if settings.get("negatives") == "sampled":
@@ -154,7 +157,7 @@ class IntSRConfig(DenseConfig):
         return settings
 
     def validate_intsr(self) -> None:
-        """Check what IntSR has beside the settings of [`DenseConfig`]."""
+        """Check what IntSR has in addition to the settings of [`DenseConfig`]."""
         self._check_at_least(1, "num_position_buckets", "num_ranking_negatives")
         self._check_at_least(0, "num_geohashes", "num_dsf_layers")
         if "geohash" in self.scenario_features and self.num_items and not self.num_geohashes:

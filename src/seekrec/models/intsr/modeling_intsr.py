@@ -3,9 +3,9 @@
 
 Unusual here:
 
-- Questions are **placeholders** in a stream of their own: the history is read once, kept as an [`IntSRState`], and any
-  number of questions or candidates is answered from it (appendix C). In training every event of a window asks, each
-  seeing what came before its session.
+- Questions are **placeholders** in a separate stream: the history is read once, kept as an [`IntSRState`], and answers
+  any number of questions or candidates (appendix C). In training every event of a window is a target that sees what
+  came before its session.
 - Item vectors are, unless `item_reading` says otherwise, an id embedding plus a projected text vector, on both sides:
   as tokens, and as what the output is compared with.
 - Without placeholders (`without`) this is plain HSTU over items.
@@ -18,15 +18,15 @@ S  Q  I  F     I  F     S  I  F        events 1 and 2 share a session; 1 was sea
 ```
 
 With `merge_event_tokens` an event is one token, the sum of its parts. Placeholders stand in the second stream: each
-sees tokens of the first and itself, and is seen by nothing. So the first stream can be computed once and kept, and
-what is a placeholder's own in attention is one product a row, not a matrix (equations 5-9, appendix C.2). What the
-paper leaves open follows HSTU: a layer norm before the block and one on its mixed values, a residual around it, no
+sees tokens of the first and itself, and is seen by nothing. So the first stream can be computed once and kept, and a
+placeholder's own part of attention is one product per row, not a matrix (equations 5-9, appendix C.2). Details that
+the paper leaves open follow HSTU: a layer norm before the block and one on its mixed values, a residual connection, no
 feed-forward layer. Attention weights are SiLU values, not a distribution.
 
 Weights start as follows: embeddings and projections of text normal with a spread of 0.02; the linear layers of blocks
 and DSFNet normal with `1 / sqrt(inputs)`, the last of DSFNet like the embeddings; the position bias at 1, so that
-attention begins as a mean over what is seen, where SiLU of zero would begin as nothing; ALiBi's slopes at
-`2 ** (-8 * (head + 1) / num_heads)`.
+attention starts as a mean over visible keys, whereas SiLU of zero would give no attention at all; ALiBi's slopes at `2
+** (-8 * (head + 1) / num_heads)`.
 """
 
 from __future__ import annotations
@@ -267,7 +267,7 @@ class TokenEmbedder(nn.Module):
             `torch.Tensor`: Vectors `(batch, num_questions, num_candidates or 1, hidden_size)`.
         """
         if self.placeholders is None:
-            raise ConfigurationError("`without` names the placeholders, so nothing can be asked by one.")
+            raise ConfigurationError("`without` includes the placeholders, so there are none to ask with.")
         query_rows, behavior = inputs["question_query_rows"], inputs["question_behavior_ids"]
         if not self.config.query_reading:
             query_rows = torch.full_like(query_rows, -1)
@@ -324,7 +324,7 @@ class RelativeBias(nn.Module):
         self.slopes = nn.Parameter(torch.empty(heads)) if kind == "alibi" else None
 
     def start_weights(self) -> None:
-        """Begin with a mean over what is seen."""
+        """Initialise so that attention starts as a mean over visible keys."""
         if self.position is not None:
             init.ones_(self.position)
         if self.time_buckets is not None:
@@ -588,7 +588,7 @@ class IntSRModel(IntSRPreTrainedModel):
         return replace(read, num_events=read.num_events + inputs["history_mask"].sum(1))
 
     def lookup(self, items: CatalogItems | Tensor | None) -> Callable[[Tensor], Tensor]:
-        """Return the function from catalogue rows to vectors; below 0 is no item."""
+        """Return the function from catalogue rows to vectors; below 0 is not an item."""
         if items is None:
             return self.items
         if isinstance(items, CatalogItems) and isinstance(items.tower.ids, RowShards):
@@ -646,7 +646,7 @@ class IntSRModel(IntSRPreTrainedModel):
         """
         session, event, time = (inputs[f"question_{name}"] for name in ("session_ids", "events", "timestamps"))
         tokens, config = self.tokens, self.config
-        # A request of a new session reads the S token that opens it. A page view of which the history holds events
+        # A request of a new session reads the S token that opens it. A page view of which the history contains events
         # has its own, and so has every question of training.
         opens = (event[:, 0] >= state.num_events) & (session[:, 0] > state.last_session)
         if tokens.writes_scenarios and not config.merge_event_tokens and bool(opens.any()):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From requests to what an IntSR model reads."""
+"""The IntSR processor: turns requests into model inputs."""
 
 from __future__ import annotations
 

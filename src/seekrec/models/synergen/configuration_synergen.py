@@ -14,7 +14,7 @@ from seekrec.models.dense.configuration_dense import DenseConfig
 
 # tau, section 3.5.
 PAPER_TEMPERATURE = 0.085
-# Of the ranking loss, beside that of retrieval (section 3.5).
+# Of the ranking loss, next to that of retrieval (section 3.5).
 PAPER_RANKING_WEIGHT = 1.0
 
 
@@ -57,7 +57,8 @@ class SynerGenConfig(DenseConfig):
 
     Args:
         easy_weight (`float`): alpha, the weight of easy negatives, which `negatives: full` makes all items, and the
-            other targets of the batch otherwise; hard ones, shown or drawn beside a target, have one minus that.
+            other targets of the batch otherwise; hard ones, shown or drawn together with a target, have one minus
+            that.
 
     Raises:
         StrictDataclassClassValidationError: If a number is out of range, or settings contradict each other.
@@ -107,7 +108,7 @@ class SynerGenConfig(DenseConfig):
 
     @property
     def drawn_negatives(self) -> Literal["uniform", "popularity"] | None:
-        """How items are drawn that stand beside a target as if shown; None where no loss needs them."""
+        """How items are drawn that stand next to a target as if shown; None where no loss needs them."""
         if self.negatives == "popularity":
             return "popularity"
         return None if not self.ranking_weight and self.easy_weight == 1 else "uniform"
@@ -126,7 +127,7 @@ class SynerGenConfig(DenseConfig):
         return settings
 
     def validate_synergen(self) -> None:
-        """Check what SynerGen has beside the settings of [`DenseConfig`]."""
+        """Check what SynerGen has in addition to the settings of [`DenseConfig`]."""
         self._check_at_least(1, "intermediate_size", "fusion_size")
         if not 0 <= self.easy_weight <= 1:
             raise ValueError(f"`easy_weight` is {self.easy_weight}; it must be from 0 to 1.")
@@ -141,8 +142,8 @@ class SynerGenConfig(DenseConfig):
         """Check that the negatives are among SynerGen's."""
         if self.negatives == "hard":
             raise ValueError(
-                "`negatives` is 'hard', but SynerGen's hard negatives are the items that were shown; choose full, "
-                "uniform or popularity."
+                "`negatives` is 'hard', but SynerGen's hard negatives are the impressions; choose full, uniform or "
+                "popularity."
             )
 
 

@@ -4,14 +4,13 @@
 Unusual here:
 
 - A question is a retrieval token and, for each candidate, a ranking token. The history is read once, kept as a
-  [`SynerGenState`], and any number of questions is answered from it; the task mask below makes that exact. In training
-  every event of a window asks, each seeing what came before its session.
-- Attention turns by the time that passed between events ([`TimeRotary`]), and questions stand at the time they are
-  asked.
+  [`SynerGenState`], and answers any number of questions; the task mask below makes that exact. In training every event
+  of a window is a target that sees what came before its session.
+- Rotary attention uses the time between events ([`TimeRotary`]), and a question is placed at the time it is asked.
 - Item vectors for comparison are, unless `item_reading` says otherwise, an id embedding plus a projected text vector;
   as tokens, id and text are fused by the MLP, so a new item works by its text on both sides.
-- The paper tells kinds of token apart by what is masked. A context token and a ranking token without a query would be
-  alike, so a learned vector of the kind is a part of each token here.
+- The paper distinguishes token kinds by what is masked. A context token and a ranking token without a query would look
+  alike, so here each token includes a learned vector of its kind.
 
 The task mask (section 3.4; the paper's appendix is not public): **context** tokens tell what happened, a **retrieval**
 token asks for items, **ranking** tokens ask about one candidate each. What a token (row) sees of another (column):
@@ -23,11 +22,11 @@ token asks for items, **ranking** tokens ask about one candidate each. What a to
 | ranking | yes | no | no | yes | yes | no |
 
 The first three columns are context tokens; "earlier" is by time, for an event of the same second is not earlier. The
-third is temporal causality: no later event is seen. The second is session isolation: a question does not know what was
-done in the session that it belongs to. The fifth is cross-task alignment. Nothing sees a question from outside, so a
-history is read once, its keys and values are kept, and any number of questions is answered from them; and no candidate
-sees another, so what is its own in attention is a product of rows, not a matrix. Both together equal one pass of the
-whole sequence under the mask, and a test says so.
+third is temporal causality: no later event is seen. The second is session isolation: a question does not see the
+events of its own session. The fifth is cross-task alignment. Nothing outside a question sees it, so a history is read
+once, and its keys and values answer any number of questions; and no candidate sees another, so its own part of
+attention is a product of rows, not a matrix. Both together equal one pass over the whole sequence under the mask; a
+test checks this.
 
 Weights start as follows: id embeddings, the projection of text for comparison and the vectors of actions, kinds and
 the masked item normal with a spread of 0.02; linear layers normal with `1 / sqrt(inputs)`, those that close a residual
@@ -616,7 +615,7 @@ class SynerGenOutput(ModelOutput):
     Args:
         loss (`torch.FloatTensor`, *optional*): Present when labels are given.
         easy_loss (`torch.FloatTensor`, *optional*): Retrieval against other targets or all items, before alpha.
-        hard_loss (`torch.FloatTensor`, *optional*): Retrieval against what was shown, or drawn, beside the target.
+        hard_loss (`torch.FloatTensor`, *optional*): Retrieval against what was shown, or drawn, alongside the target.
         pointwise_loss (`torch.FloatTensor`, *optional*): Log-loss of clicks; with a ranking head.
         pairwise_loss (`torch.FloatTensor`, *optional*): Loss of the order of pairs; with a ranking head.
         questions (`torch.FloatTensor`): Vectors of the questions, `(batch, num_questions, hidden_size)`.
@@ -785,14 +784,14 @@ class SynerGenForSearchAndRecommendation(SynerGenPreTrainedModel, DenseRetrieval
         inputs: Inputs,
         divisor: Tensor | int,
     ) -> Tensor:
-        """Compare targets with what was shown or drawn beside them.
+        """Compare targets with what was shown or drawn together with them.
 
-        How the shop chose what it showed is not known; beside negatives by popularity it counts as chosen by
+        How the shop chose what it showed is not known; alongside negatives by popularity it counts as chosen by
         popularity, so that shown and drawn items are on one scale.
         """
         if self.config.easy_weight == 1:
             return questions.sum() * 0.0
-        # Nothing may stand beside any target; the vectors are read all the same, as in the other processes.
+        # Nothing may stand next to any target; the vectors are read all the same, as in the other processes.
         vectors = self.items(torch.cat([labels[:, None], beside], dim=1))
         scores = (vectors * questions[:, None]).sum(-1)
         own_log_q = log_q = None
@@ -821,7 +820,7 @@ def _log_q(inputs: Inputs, name: str) -> Tensor:
 
 
 def _beside(inputs: Inputs) -> Tensor:
-    """Return what stood beside each target and was not clicked: shown, or drawn in its place; -1 for padding."""
+    """Return the negatives of each target: impressions, or sampled items; -1 for padding."""
     shown = inputs["shown_item_rows"]
     return torch.cat([shown, inputs["negative_rows"]], dim=-1) if "negative_rows" in inputs else shown
 

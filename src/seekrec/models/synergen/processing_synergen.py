@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From requests to what a SynerGen model reads."""
+"""The SynerGen processor: turns requests into model inputs."""
 
 from __future__ import annotations
 

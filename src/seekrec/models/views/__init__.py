@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is added to the score of a model: views that it is saved with, and boosts of the caller."""
+"""Scores added to those of a model: views, which are saved with it, and boosts, which the caller gives."""
 
 from seekrec.models.views.added import AddedScores
 from seekrec.models.views.boosts import Boost, read_boost

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores that are added to a model's own: of any items of a batch of requests, in blocks of the catalogue.
+"""Scores added to a model's own, for any items of a batch of requests, in blocks of the catalogue.
 
-Products of long vectors are what costs in a large catalogue. The best sums are found without most of them: what is
-cheap is added first, then products where it is known how much they can be at most, and rough ones where it is known
-how much they are off by; only of what can still be among the best is the sum made exactly.
+In a large catalogue the cost is dominated by products of long vectors. The best sums are found without most of them:
+cheap scores are added first, then upper bounds of products, then rough products with a known error; the exact sum is
+computed only for items that can still be among the best.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class AddedScores:
         return total
 
     def at(self, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Return what is added to some items: float32, a line a request in the shape of its rows."""
+        """Return what is added to some items: float32, a line per request in the shape of its rows."""
         asked = Ragged.from_arrays(rows)
         places = (torch.from_numpy(part).to(self.device) for part in (asked.owners(), asked.values))
         return list(Ragged(self.of_pairs(*places).cpu().numpy(), asked.offsets))
@@ -318,7 +318,7 @@ def _places_above(total: Tensor, lowest: Tensor) -> Tensor:
     if len(groups) * _SMALL_GROUP > total.numel() // _SMALL_GROUP:
         return torch.from_numpy(_not_below(total, lowest))
     places = groups + np.arange(0, grouped * batch, num_groups * batch or 1)[:, None]
-    # What is no number is found, too, and refused later.
+    # What is not a number is found, too, and refused later.
     is_found = ~(total.numpy().reshape(-1).take(places) < lowest.numpy()[groups % batch])
     rest = _not_below(total[grouped:], lowest) + grouped * batch
     return torch.from_numpy(np.concatenate([places[is_found], rest]))
@@ -333,7 +333,7 @@ def _best_of_block(sums: Tensor, wanted: int) -> Pairs:
     """Return requests, places and sums of the best in a table of `(num_items, batch)`; of equal ones the first."""
     by_request = sums.T.contiguous()
     last = by_request.topk(min(wanted, len(sums))).values[:, -1:]
-    # What is no number is found, too.
+    # What is not a number is found, too.
     requests, places = (by_request <= last).logical_not_().nonzero(as_tuple=True)
     tied, tied_places = ((by_request == last) & (last > _NEVER)).nonzero(as_tuple=True)
     counts = torch.bincount(tied, minlength=len(last))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Boosts: numbers of the caller's own that are added to the scores of items."""
+"""Boosts: numbers from the caller that are added to the scores of items."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def read_boost(boost: Boost, catalog: Catalog, num_requests: int, device: torch.
 
     Raises:
         RequestError: If the numbers do not fit the catalogue or the batch, or one is out of range or not finite.
-        UnknownItemError: If the catalogue does not hold an id.
+        UnknownItemError: If the catalogue does not contain an id.
     """
     if boost is None:
         return None
     if isinstance(boost, Mapping):
         wrong = [one for one in boost.items() if not isinstance(one[1], (int, float, np.number))]
         if wrong:
-            raise RequestError(f"`boost` gives {shown(wrong[0][0])} {shown(wrong[0][1])}; give each id a number.")
+            raise RequestError(f"`boost` maps {shown(wrong[0][0])} to {shown(wrong[0][1])}; give each id a number.")
         values = np.zeros(len(catalog), np.float32)
         try:
             rows = catalog.id_map.convert_to_rows(boost)
@@ -64,7 +64,7 @@ def read_boost(boost: Boost, catalog: Catalog, num_requests: int, device: torch.
         place = tuple(int(axis[0]) for axis in np.nonzero(is_wrong))
         raise RequestError(
             f"`boost` is {values[place]} for the item in row {place[-1]}; give numbers from {-MAX_BOOST:,.0f} to "
-            f"{MAX_BOOST:,.0f}, and use `where` for what must not be answered."
+            f"{MAX_BOOST:,.0f}, and use `where` to exclude items."
         )
     return Numbers(torch.from_numpy(values).to(device))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the views say of the items of a catalogue, which may have grown since they were made."""
+"""Compute the views' scores for a catalogue, which may have grown since they were made."""
 
 from __future__ import annotations
 
@@ -91,7 +91,9 @@ class CatalogViews:
         """The recommender on the device."""
         recommender = self.views.recommender
         if recommender is None:
-            raise ConfigurationError("The views hold no recommender; weigh others than 'collaborative'.")
+            raise ConfigurationError(
+                "The views contain no recommender; give weights to other views than 'collaborative'."
+            )
         if self.device.type == "cpu":
             return recommender
         moved = copy.deepcopy(recommender)
@@ -132,7 +134,9 @@ class CatalogViews:
         """The words of all items."""
         index = self.views.lexical
         if index is None:
-            raise ConfigurationError("The views hold no words of items; weigh others than 'lexical'.")
+            raise ConfigurationError(
+                "The views contain no words of items; give weights to other views than 'lexical'."
+            )
         return index.grown(self.catalog.items)
 
     @cached_property
@@ -140,7 +144,9 @@ class CatalogViews:
         """The words of all items that no search had."""
         words = self.views.unsearched
         if words is None:
-            raise ConfigurationError("The views hold no words without a search; weigh others than 'unsearched'.")
+            raise ConfigurationError(
+                "The views contain no words without a search; give weights to other views than 'unsearched'."
+            )
         return words.grown(self.catalog.items)
 
     @cached_property
@@ -156,7 +162,7 @@ class CatalogViews:
         """
         vectors = self.catalog.embeddings.get("semantic")
         if vectors is None:
-            raise ConfigurationError("The catalogue has no text vectors; weigh other views than 'semantic'.")
+            raise ConfigurationError("The catalogue has no text vectors; give weights to other views than 'semantic'.")
         whole = self._text_tensor(vectors)
         return VectorTable.of_directions(whole, whole[: self.views.num_items].mean(0))
 
@@ -231,7 +237,9 @@ class CatalogViews:
         if (factors := of["item_knn"]).any():
             nearest = self.views.item_knn
             if nearest is None:
-                raise ConfigurationError("The views hold no neighbors of items; weigh others than 'item_knn'.")
+                raise ConfigurationError(
+                    "The views contain no neighbors of items; give weights to other views than 'item_knn'."
+                )
             asked = np.flatnonzero(factors)
             latest = Ragged.from_arrays([histories[number][-_NUM_LATEST:] for number in asked.tolist()])
             parts.append(self._matches(self._with_new(nearest.scores(latest), RECOMMENDATION), asked, factors))
@@ -248,7 +256,9 @@ class CatalogViews:
         if (factors := of["query_log"] * is_search).any():
             log = self.views.query_log
             if log is None:
-                raise ConfigurationError("The views hold no query log; weigh others than 'query_log'.")
+                raise ConfigurationError(
+                    "The views contain no query log; give weights to other views than 'query_log'."
+                )
             asked = np.flatnonzero(factors)
             clicked = log.scores([requests.queries[number] for number in asked.tolist()])
             found = self._with_new(clicked, SEARCH)

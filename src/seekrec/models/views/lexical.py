@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lexical view: BM25 of a query over the words of items, as a sparse matrix that new items join."""
+"""The lexical view: BM25 of a query over the words of items, as a sparse matrix that new items are added to."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ class LexicalIndex(WeighedWords):
         }
 
     def describe(self) -> dict[str, object]:
-        """Return what is saved beside the arrays."""
+        """Return what is saved with the arrays."""
         return {**asdict(self.settings), "mean_length": self.mean_length}
 
     @classmethod

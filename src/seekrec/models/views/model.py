@@ -99,7 +99,7 @@ class ViewedModel(RepositoryModel):
 
     @property
     def finds_by_views(self) -> bool:
-        """Whether `retrieve` orders what views hold best, so that without views it answers nothing."""
+        """Whether `retrieve` orders what views rank best, so that without views it answers nothing."""
         return False
 
     @abstractmethod
@@ -213,7 +213,7 @@ class ViewedModel(RepositoryModel):
 
         Args:
             inputs ([`~transformers.BatchFeature`]): What the processor made of requests.
-            rows (`Sequence[np.ndarray]`): int64 rows of the catalogue, a line a request.
+            rows (`Sequence[np.ndarray]`): int64 rows of the catalogue, a line per request.
 
         Returns:
             `list[np.ndarray]`: float32 scores in the shapes of `rows`.

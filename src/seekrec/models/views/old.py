@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read what an earlier version added to recommendations, from among the weights of a model."""
+"""Read the additions to recommendations that earlier versions saved among the weights of a model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PREFIX = "fusion."
 
 
 def read_fused(weights: Path, sizes: dict[str, object] | None, num_items: int) -> Views:
-    """Read the SASRec that was kept beside IntSR and SynerGen, whose texts were those of the catalogue.
+    """Read the SASRec that was kept alongside IntSR and SynerGen, whose texts were those of the catalogue.
 
     Args:
         weights (`Path`): The safetensors file of the model.

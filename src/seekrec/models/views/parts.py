@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores of items of which [`AddedScores`] makes sums: those of a few items, and a caller's numbers."""
+"""The terms that [`AddedScores`] sums: scores of a few items, and a caller's boosts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Entries:
     """Scores of a few items of each request; those of all others are zero.
 
     Args:
-        rows (`Ragged`): int64 rows of items, ascending, each once, a row a request.
+        rows (`Ragged`): int64 rows of items, ascending, each once, a row per request.
         values (`np.ndarray`): float32 score of each of them.
         device (`torch.device`): Where they are added.
     """

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dot products of requests with the vectors of a catalogue, roughly or exactly.
 
-To read every vector is what costs in a large catalogue. Where only the best items are wanted, a copy in half the
-bytes, multiplied by instructions that the processor has for it, tells which may be among them; what it is off by at
-most is known, and those few are multiplied exactly.
+In a large catalogue, reading every vector dominates the cost. If only the best items are needed, a half-precision
+copy, multiplied by native instructions, tells which can be among them; its maximum error is known, and those few are
+multiplied exactly.
 """
 
 from __future__ import annotations

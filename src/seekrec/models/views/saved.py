@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find the views that a model was saved with, those of earlier versions among them."""
+"""Find the views that a model was saved with, including those of earlier versions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def load_views(config: PreTrainedConfig, source: str | os.PathLike[str], hub: Hu
     if found != config.views_hash:
         raise CheckpointError(
             f"The views in {source} have digest {found[:12]}, the model was saved with {config.views_hash[:12]}: they "
-            "are another model's. Save the model again or fetch the folder anew."
+            "are another model's. Save the model again or fetch the folder again."
         )
     return views
 
@@ -49,7 +49,7 @@ def _load_old(config: PreTrainedConfig, source: str | os.PathLike[str], hub: Hub
         return read_fused(Path(weights), sizes, config.num_items)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"The recommender among the weights in {source} cannot be read ({error}): fetch the folder anew."
+            f"The recommender among the weights in {source} cannot be read ({error}): fetch the folder again."
         ) from error
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Words of a query that no search of training had: which items hold them, and how much that says.
+"""Query words that no training search had: which items contain them, and how much that counts.
 
-What a log teaches of words, it teaches of those that people searched for. Of a title that nobody has typed yet, or the
-one word of a new item, it says nothing, and weights learned from its searches are not meant for them. But how often a
-word leads to an item that holds it can be counted.
+A log only teaches about words that people searched for. It has no evidence on a title that nobody has typed yet, or on
+the one word of a new item, and weights learned from its searches do not apply to them. But how often a word leads to
+an item that contains it can be counted.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class UnsearchedWords(WeighedWords):
     """The words of items that no search had, and what each adds to the score of the items that hold it.
 
     Of `n` of `N` items that hold a word, each gets `log(p / (1 - p)) + log((N - n) / n)`, and nothing if that is below
-    0: how much likelier than the others they are, in nats, if what is meant holds the word with probability `p` (naive
-    Bayes, word by word). `p` is the share of training's clicks that led to an item that holds the word searched for,
-    over words that some item holds, and at most 0.9. A word of a later item counts by how many of the first items hold
-    it, or as one of a single item where none does.
+    0: how much likelier than the others they are, in nats, if what is meant contains the word with probability `p`
+    (naive Bayes, word by word). `p` is the share of training's clicks that led to an item that contains the word
+    searched for, over words that some item holds, and at most 0.9. A word of a later item counts by how many of the
+    first items hold it, or as one of a single item where none does.
 
     Args:
         trust (`float`): `p`, above 0 and below 1.
@@ -116,7 +116,7 @@ class UnsearchedWords(WeighedWords):
             if (keys[1:] <= keys[:-1]).any() or (searched[1:] <= searched[:-1]).any():
                 raise ValueError("its words do not ascend")
         except (KeyError, ValueError) as error:
-            raise DataError(f"The words that no search had cannot be read ({error}): they are damaged.") from error
+            raise DataError(f"The unsearched words cannot be read ({error}): they are damaged.") from error
         made = cls(keys, table, trust=trust, searched=searched)
         return replace(made, weights=made._odds(table, np.diff(table.indptr)))
 

@@ -1,23 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Views: what else is known of how well items answer a request, beside what a generative model says.
+"""Views: further evidence on how well items answer a request, added to the score of a generative model.
 
 Each gives a number for every item of a request. The answer is `score + sum_v weight[task][v] * view_v`, in units of a
 log-probability:
 
-- `collaborative`: what a SASRec says of the items after the history.
-- `item_knn`: how close to the items of the history the same users acted on each.
+- `collaborative`: a SASRec's scores of the items after the history.
+- `item_knn`: co-occurrence of each item with the items of the history, in the histories of users.
 - `lexical`: BM25 of the query over the words of the items.
-- `query_log`: what was clicked in training for the query, and for its words.
-- `semantic`: of a search the cosine of query and item text; of a recommendation that of the item's text and the latest
-  ones of the history (an older item weighs 0.7 of the one after it). An item of the history gets nothing for its own
-  text: that it is like what was taken says nothing about its being taken again.
-- `new`: 1 for an item that training knows no event of. What the model and the views above say of it is what they say
-  of items like it, a mean, which lies below what they say of the best: this makes up for it.
-- `unsearched`: of words of a query that no search of training had, how much likelier an item is that holds them; see
+- `query_log`: training clicks for the query, and for its words.
+- `semantic`: for a search the cosine of query and item text; for a recommendation the cosine of the item's text and
+  those of the latest items of the history (each older item has 0.7 of the weight of the one after it). An item of the
+  history gets nothing for its own text: similarity to itself says nothing about whether it will be chosen again.
+- `new`: 1 for an item without training events. The model and the views above score it by a mean over similar items,
+  which is lower than the scores of the best items; this compensates.
+- `unsearched`: for query words that no training search had, how much likelier an item is that contains them; see
   [`UnsearchedWords`].
 
-The three that sum matches, `t` of an item, add `log(1 + 1000 t / max t)`: the logarithm of `t / max t + 0.001` above
-that of an item that matches nothing. In no paper of the families; with every weight zero, nothing is computed.
+The three views that sum matches, `t` for an item, add `log(1 + 1000 t / max t)`: the logarithm of `t / max t + 0.001`,
+relative to an item that matches nothing. None of the families' papers has views; if every weight is zero, nothing is
+computed.
 
 All are saved with the model, in the folder `views`, and none is trained with it.
 """
@@ -247,7 +248,7 @@ class Views:
         except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError, DataError) as error:
             raise CheckpointError(
                 f"The views in {source} cannot be read ({error}): they are missing or damaged. Save the model again "
-                "or fetch the folder anew."
+                "or fetch the folder again."
             ) from error
         return cls(num_items, recommender, lexical, log, nearest, unsearched), json_digest(content)
 

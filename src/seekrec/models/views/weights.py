@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much each view counts in each task, as a setting."""
+"""The weight of each view in each task, as a setting."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ViewWeights: TypeAlias = Mapping[str, Mapping[str, float]]
 
 # What the setting `view_weights` says where a recipe chooses them.
 BY_VALIDATION = "validation"
-# What it says, beside nothing, where nothing is added, as in the papers: an option needs a word.
+# What it says, alongside nothing, where nothing is added, as in the papers: an option needs a word.
 _NONE = "none"
 NO_VIEWS: tuple[str, ...] = ()
 
