@@ -50,7 +50,7 @@ def test_sequences_of_several_parts_are_mapped_end_to_end(tmp_path):
 
 
 def test_unknown_item_is_refused():
-    with pytest.raises(UnknownItemError, match="1 training events have an item .* the first is 'x'"):
+    with pytest.raises(UnknownItemError, match="1 training events have an item .* first 'x'"):
         sasrec_sequences(split_of(("u", "a"), ("u", "x")), IdMap(["a"]))
 
 

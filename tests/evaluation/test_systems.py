@@ -98,7 +98,7 @@ def test_candidates_that_no_beam_reaches_come_last_and_tied():
 
 
 def test_beams_that_order_candidates_need_a_number():
-    with pytest.raises(ConfigurationError, match="`candidate_scoring` is 'beams' and `num_beams` is None"):
+    with pytest.raises(ConfigurationError, match="`candidate_scoring` is 'beams' but `num_beams` is None"):
         ModelRetriever(FakeModel(["a"]), process, num_beams=None, candidate_scoring="beams")
 
 

@@ -140,6 +140,7 @@ def test_a_grown_catalogue_is_searched_as_one_built_at_once(gensar):
         small,
         items=pa.concat_tables([small.items, items], promote_options="default"),
         codes={view: np.concatenate([codes, [[3, 0], [0, 0]]]) for view, codes in small.codes.items()},
+        embeddings={view: np.concatenate([vectors, vectors[:2]]) for view, vectors in small.embeddings.items()},
         is_removed=np.zeros(NUM_ITEMS + 2, bool),
         is_predicted=np.zeros(NUM_ITEMS + 2, bool),
     )

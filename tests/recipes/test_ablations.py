@@ -111,7 +111,7 @@ def test_comparisons_are_paired_and_drawn(ablations, tmp_path, monkeypatch, caps
     monkeypatch.setattr(subprocess, "run", fake_run)
     ablations["main"](arguments(ablations, tmp_path), [])
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert len(lines) == 5 * 2
+    assert len(lines) == 7 * 2
     best = next(line for line in lines if line["variant"] == "beta = 0.3")
     # 1 / log2(2) against 1 / log2(3), in every case.
     gain = 1 - 1 / np.log2(3)

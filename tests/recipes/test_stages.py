@@ -72,7 +72,7 @@ def test_a_damaged_stage_is_made_again(tmp_path, caplog, name, damage):
     damage(folder / name)
     assert cache.run("s", {}, make_number, read) == "2"
     assert cache.run("s", {}, make_number, read) == "2"
-    assert str(folder) in caplog.text and "made again" in caplog.text
+    assert str(folder) in caplog.text and "redoing the stage" in caplog.text
     assert list(tmp_path.iterdir()) == [folder]
 
 

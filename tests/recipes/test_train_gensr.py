@@ -34,7 +34,7 @@ def test_the_demo_and_the_card_are_made_of_the_saved_model(finished):
         "push_to_hub.py", "--model_dir", model, "--repo_id", "me/tiny", "--system", "GenSR", "--dry_run", "true"
     )
     assert "The method is GenSR" in text and "## Identifiers" in text
-    assert "of a history the latest\n  5 events are read" in text
+    assert "of a history, the latest\n  5 events are read" in text
     assert "model.safetensors" in text
 
 

@@ -104,9 +104,9 @@ def test_wrong_options_end_it_with_one_line(called, words, message):
 @pytest.mark.parametrize(
     ("store", "message"),
     [
-        ("mysql://me:hunter2@there/db", "`store` is a URL of mysql"),
+        ("mysql://me:hunter2@there/db", "`store` is a mysql URL"),
         ("not a url", "`store` cannot be read as a URL"),
-        ("sqlite://", "`store` is a URL of sqlite without a file"),
+        ("sqlite://", "`store` is a sqlite URL without a file"),
         ("sqlite:////no/such/folder/store.sqlite", "The store cannot be opened"),
     ],
 )

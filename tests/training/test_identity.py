@@ -125,7 +125,7 @@ def test_a_folder_of_another_training_is_set_aside_and_taken_back(tmp_path, capl
     assert weights(folder) == "1"
     claim_folder(folder, second)
     assert weights(folder) is None
-    assert "`seed` was 42 and is 9" in caplog.text and f"kept in {tmp_path / 'trainer'}-{first.name()}" in caplog.text
+    assert "`seed` was 42 and is 9" in caplog.text and f"moved to {tmp_path / 'trainer'}-{first.name()}" in caplog.text
     train(folder, 2)
     claim_folder(folder, first)
     assert weights(folder) == "1"

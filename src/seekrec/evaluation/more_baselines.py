@@ -76,18 +76,13 @@ class QueryLogScorer:
 class RankFusion:
     """Several systems by reciprocal ranks (Cormack et al., SIGIR 2009): the sum of `1 / (60 + rank)`.
 
-        Tied items share their mean rank. A list contains the best `depth` items and those that tie with the last of them;
-        one that a text scorer gives 0, or any system minus infinity, is not in its list.
+    Tied items share their mean rank. A list contains the best `depth` items and those that tie with the last of them;
+    one that a text scorer gives 0, or any system minus infinity, is not in its list.
 
     Args:
-            systems (`Mapping[str, Scorer]`): Systems by name; requests must be of a behavior that all answer.
-    <<<<<<< HEAD:src/seekrec/evaluation/more_baselines.py
-            lists_all (`Collection[str]`): Those whose list may contain items of any score.
-    =======
-            lists_all (`Collection[str]`): Those whose list may contain items of any score.
-            constant (`float`): What is added to each rank.
-    >>>>>>> 99e10c890e4b74498d04d79899f0a6bb19fc13bc:src/seekrec/evaluation/rivals.py
-            depth (`int`): Length of a list.
+        systems (`Mapping[str, Scorer]`): Systems by name; requests must be of a behavior that all answer.
+        lists_all (`Collection[str]`): Those whose list may contain items of any score.
+        depth (`int`): Length of a list.
     """
 
     def __init__(
