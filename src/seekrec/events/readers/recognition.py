@@ -43,9 +43,9 @@ from seekrec.events.readers.column_names import (
     TEXT_NAMES,
     Groups,
     find_named,
-    plain_name,
 )
 from seekrec.events.readers.times import TimeUnit, decoded
+from seekrec.util.actions import plain_name
 from seekrec.util.arrow import is_text
 
 # Least share of ids of a column that the other table must hold for the column to be recognised by them, and the
