@@ -18,6 +18,8 @@ import pyarrow as pa
 from datasets import Features, List, Value
 
 from seekrec.errors import DataError, RequestError, UnknownItemError
+from seekrec.util.actions import IMPRESSION as IMPRESSION
+from seekrec.util.actions import action_of_word
 
 Behavior = Literal["recommendation", "search"]
 View = Literal["semantic", "collaborative"]
@@ -31,9 +33,6 @@ VIEW_OF_BEHAVIOR: dict[Behavior, View] = {RECOMMENDATION: "collaborative", SEARC
 
 # 10**11 seconds is the year 5138; anything larger counts milliseconds or finer.
 MAX_SECONDS = 10**11
-
-# The action of an item that was shown and not acted on.
-IMPRESSION = "impression"
 
 # Characters of the longest query. Longer text is a pasted document: it is refused, not cut.
 MAX_QUERY_CHARACTERS = 1000
@@ -81,7 +80,7 @@ class Event:
         behavior (`str`): `"recommendation"` or `"search"`.
         timestamp (`int`): Seconds since the epoch, UTC; 0 to `MAX_SECONDS`. Integers of numpy become plain ones.
         query (`str`, *optional*): The text searched for; `None` unless `behavior` is `"search"`.
-        action (`str`): What was done with the item.
+        action (`str`): What was done with the item; kept as written, and read as tables are: "page_view" is a view.
         session_id (`str`, *optional*): The page view (or the visit: see `events/sessions.py`) it belongs to; `None`
             where unknown.
         geohash (`str`, *optional*): Geohash of the user, in lower case; `None` where unknown.
@@ -120,7 +119,7 @@ class Event:
     @property
     def is_impression(self) -> bool:
         """Whether the item was only shown."""
-        return self.action == IMPRESSION
+        return action_of_word(self.action) == IMPRESSION
 
     @property
     def is_interaction(self) -> bool:

@@ -123,6 +123,13 @@ def test_an_action_that_the_model_does_not_know_is_refused(dense_family):
         processor(Request(action="wish"))
 
 
+def test_an_action_is_asked_for_by_any_word_that_means_it(dense_family):
+    _, processor = dense_family
+    inputs = processor([Request(action="Item_Click"), Request(), Request([Event("i1", action="clk")], action="click")])
+    assert inputs["question_action_ids"].tolist() == [[1], [-1], [1]]
+    assert inputs["history_action_ids"].tolist() == [[0], [0], [1]]
+
+
 @pytest.mark.parametrize("query", [None, "office"])
 def test_a_new_item_is_scored_by_the_items_with_texts_like_its_own(dense_family, query):
     model, processor = dense_family

@@ -85,3 +85,21 @@ def test_a_batch_of_everything_answers_each_as_alone(serve):
     total = float(sizes.split("seekrec_batch_size_sum ")[1].split()[0])
     count = float(sizes.split("seekrec_batch_size_count ")[1].split()[0])
     assert total == 2 * len(asked) and count < total
+
+
+def test_items_that_were_only_shown_are_no_history_whatever_their_word(serve):
+    """Kept or sent along, "not_clicked" is what the reader of tables makes of it: as if there were no such event."""
+    client = serve("synergen")
+    shown = [{"item_id": f"i{n}", "timestamp": n, "action": word} for n, word in enumerate(("not_clicked", "Served"))]
+    events = [{"event_id": str(n), "user_id": "ann", **event} for n, event in enumerate(shown)]
+    assert client.post("/events", json={"events": events}).json()["appended"] == 2
+    nobody = client.post("/recommend", json={"timestamp": 9, "top_k": 24}).json()["items"]
+    assert len(nobody) == 24
+    for who in ({"user_id": "ann"}, {"history": shown}):
+        assert client.post("/recommend", json={"timestamp": 9, "top_k": 24, **who}).json()["items"] == nobody
+    # An act by any word is one: the item is not answered again, and the model reads a click.
+    acts = [{"item_id": "i3", "timestamp": 5, "action": word} for word in ("click", "Product Click")]
+    own, other = (client.post("/recommend", json={"timestamp": 9, "history": [act]}).json() for act in acts)
+    assert own == other and "i3" not in [item["item_id"] for item in own["items"]]
+    wanted = [client.post("/recommend", json={"action": word}).json() for word in ("click", "clicked")]
+    assert wanted[0] == wanted[1]

@@ -17,7 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from seekrec.schema import IMPRESSION, SEARCH, Event, IdMap, Request
+from seekrec.schema import SEARCH, Event, IdMap, Request
+from seekrec.util.actions import IMPRESSION, action_of_word, number_action
 from seekrec.util.arrow import one_array, to_mask
 from seekrec.util.ragged import Ragged
 
@@ -37,7 +38,8 @@ class EventColumns:
         is_shown (`np.ndarray`): bool; no model reads it: an impression, or an event with neither item nor query.
         query (`np.ndarray`): int64 number in `queries`, -1 where the event has none.
         queries (`list[str]`): Distinct queries.
-        action (`np.ndarray`): int64: 1 + the position in the list of actions, 0 for one that is not in it.
+        action (`np.ndarray`): int64: 1 + the position in the list of actions, 0 for one that is not in it; see
+            [`~seekrec.util.actions.number_action`].
         timestamp (`np.ndarray`): int64 seconds.
         session (`np.ndarray`): int64 number of the event's page view, -1 for none.
         geohash (`np.ndarray`): int64 number of the event's geohash; see [`number_geohashes`].
@@ -77,8 +79,11 @@ class EventColumns:
         """
         items = one_array(events["item_id"]).dictionary_encode()
         queries = one_array(events["query"]).dictionary_encode()
+        words = one_array(events["action"]).dictionary_encode()
         # The extra entry is what -1 (null) finds.
         rows = np.append(id_map.convert_to_rows(items.dictionary.to_pylist()), -1)
+        known = tuple(actions)
+        numbers = np.array([*(number_action(word, known) for word in words.dictionary.to_pylist()), 0], dtype=np.int64)
         has_sessions = session_ids == "page_view" and "session_id" in events.column_names
         sessions = events["session_id"] if has_sessions else pa.nulls(events.num_rows, pa.string())
         has_places = "geohash" in events.column_names
@@ -90,7 +95,7 @@ class EventColumns:
             is_shown=impression_mask(events) | (~is_search & (item < 0)),
             query=_numbers(queries.indices),
             queries=queries.dictionary.to_pylist(),
-            action=_numbers(pc.index_in(events["action"], value_set=pa.array(list(actions), pa.string()))) + 1,
+            action=numbers[_numbers(words.indices)],
             timestamp=events["timestamp"].to_numpy(),
             session=_numbers(one_array(sessions).dictionary_encode().indices),
             geohash=number_geohashes(places, geohashes),
@@ -195,7 +200,7 @@ class RequestColumns:
         rows, item_ids = id_map.rows, [event.item_id for event in events]
         item = np.array([-1 if name is None else rows.get(name, -1) for name in item_ids], dtype=np.int64)
         is_search = np.array([event.behavior == SEARCH for event in events], dtype=bool)
-        is_impression = np.array([event.action == IMPRESSION for event in events], dtype=bool)
+        is_impression = np.array([action_of_word(event.action) == IMPRESSION for event in events], dtype=bool)
         texts = [event.query for event in events]
         query_numbers: dict[str | None, int] = {None: -1}
         for text in texts:
@@ -204,8 +209,7 @@ class RequestColumns:
         session_numbers: dict[str | None, int] = {None: -1}
         for name in sessions:
             session_numbers.setdefault(name, len(session_numbers) - 1)
-        action_numbers = {name: number for number, name in enumerate(actions, start=1)}
-        geohash = np.zeros(len(events), dtype=np.int64)
+        known, geohash = tuple(actions), np.zeros(len(events), dtype=np.int64)
         if geohashes:
             geohash = number_geohashes(pa.array([event.geohash for event in events], pa.string()), geohashes)
         columns = EventColumns(
@@ -214,7 +218,7 @@ class RequestColumns:
             is_shown=is_impression | (~is_search & (item < 0)),
             query=np.array([query_numbers[text] for text in texts], dtype=np.int64),
             queries=[text for text in query_numbers if text is not None],
-            action=np.array([action_numbers.get(event.action, 0) for event in events], dtype=np.int64),
+            action=np.array([number_action(event.action, known) for event in events], dtype=np.int64),
             timestamp=np.array([event.timestamp for event in events], dtype=np.int64),
             session=np.array([session_numbers[name] for name in sessions], dtype=np.int64),
             geohash=geohash,
@@ -281,7 +285,9 @@ def number_sessions(timestamp: np.ndarray, page_view: np.ndarray, rows: Ragged) 
 
 def impression_mask(events: pa.Table) -> np.ndarray:
     """Mark the rows of `EVENT_FEATURES` whose item was only shown: bool."""
-    return to_mask(pc.equal(events["action"], IMPRESSION))
+    words = pc.unique(one_array(events["action"])).drop_null().to_pylist()
+    shown = [word for word in words if action_of_word(word) == IMPRESSION]
+    return to_mask(pc.is_in(events["action"], value_set=pa.array(shown, pa.string())))
 
 
 def number_geohashes(places: pa.Array | pa.ChunkedArray, geohashes: Sequence[str]) -> np.ndarray:

@@ -348,7 +348,11 @@ def _parse_pairs(pairs: Sequence[str]) -> dict[str, str]:
     for pair in pairs:
         if "=" not in pair:
             raise ConfigurationError(f"`column_map` has {pair!r}; write ours=theirs, e.g. user_id=customer.")
-    return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
+    named: dict[str, str] = {}
+    for name, _, value in (pair.partition("=") for pair in pairs):
+        if named.setdefault(name, value) != value:
+            raise ConfigurationError(f"`column_map` names {named[name]!r} and {value!r} for {name!r}; leave one out.")
+    return named
 
 
 # Settings of text files.

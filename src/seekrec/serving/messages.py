@@ -157,7 +157,11 @@ class EventMessage(Message):
     behavior: Behavior = RECOMMENDATION
     timestamp: Seconds = 0
     query: Query | None = Field(default=None, description='The text searched for; only where `behavior` is "search".')
-    action: Id = "click"
+    action: Id = Field(
+        default="click",
+        description="What was done; words are read as in tables: of an item shown and not acted on, `impression` or a "
+        "word that means it.",
+    )
     session_id: Id | None = None
     geohash: Geohash | None = None
 

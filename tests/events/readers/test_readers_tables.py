@@ -119,11 +119,53 @@ def test_column_map(tmp_path):
             DataError,
             "events.csv has no column 'act', which `column_map` names for 'action'; it has us",
         ),
+        # Our own name is there in each of these tables: it is not what was asked for.
+        *(
+            (
+                {role: "created_att"},
+                DataError,
+                f"{table}.csv has no column 'created_att', which `column_map` names for '{role.rpartition('.')[2]}'; "
+                "it has .*. Name one of these, or leave the name out.",
+            )
+            for role, table in (
+                ("timestamp", "events"),
+                ("query", "events"),
+                ("events.timestamp", "events"),
+                ("title", "items"),
+                ("items.categories", "items"),
+                ("item_id", "events"),
+                ("items.item_id", "items"),
+            )
+        ),
+        # The column is one of the other table, which has no such role.
+        ({"timestamp": "price"}, DataError, "events.csv has no column 'price', which `column_map` names for 'timest"),
+        ({"title": "query"}, DataError, "items.csv has no column 'query', which `column_map` names for 'title'"),
     ],
 )
 def test_bad_column_map(tmp_path, column_map, error, message):
     with pytest.raises(error, match=message):
         read_tables(*write(tmp_path), column_map=column_map)
+
+
+def test_a_name_for_both_tables_may_be_a_column_of_one(tmp_path):
+    """Each table in turn has our own name and the other one the named column; the prefix says which was meant."""
+    for changed in ("events", "items"):
+        texts = {"events": EVENTS, "items": ITEMS}
+        texts[changed] = texts[changed].replace("item_id", "code")
+        paths = write(tmp_path, **texts)
+        assert shown(read_tables(*paths, column_map={"item_id": "code"})) == EXPECTED
+        assert shown(read_tables(*paths, column_map={f"{changed}.item_id": "code"})) == EXPECTED
+        other = {"events": "items", "items": "events"}[changed]
+        with pytest.raises(DataError, match=f"{other}.csv has no column 'code', which `column_map` names for 'item_i"):
+            read_tables(*paths, column_map={f"{other}.item_id": "code"})
+
+
+def test_names_of_items_without_a_table_of_items_are_refused(tmp_path):
+    events, _ = write(tmp_path)
+    for role in ("items.item_id", "available_from", "queries"):
+        with pytest.raises(DataError, match=f"names 'query' for '{role.removeprefix('items.')}' of the items, and there is no"):
+            read_tables(events, column_map={role: "query"})
+    assert read_tables(events, column_map={"item_id": "item_id"}).num_events == 3
 
 
 def test_dates_as_ids_and_titles_stay_text(tmp_path):

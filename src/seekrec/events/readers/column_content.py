@@ -11,9 +11,10 @@ import pyarrow.compute as pc
 
 from seekrec.errors import DataError
 from seekrec.events.checks import Source
-from seekrec.events.readers.column_names import ACTION_OF_WORD, BEHAVIOR_OF_WORD, plain_name
+from seekrec.events.readers.column_names import BEHAVIOR_OF_WORD
 from seekrec.events.readers.columns import to_flags, to_ids
 from seekrec.events.readers.times import PLAUSIBLE_SECONDS, Times, TimeUnit, decoded, read_times
+from seekrec.util.actions import ACTION_OF_WORD, plain_name
 from seekrec.util.arrow import is_list, is_text, to_mask
 from seekrec.util.constants import SECONDS_PER_DAY
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Common names for the columns of our schema in shops' tables, and common words for behaviors and actions.
+"""Common names for the columns of our schema in shops' tables, and common words for behaviors.
 
 Names are compared without case and separators: `userId`, `User ID` and `USER_ID` are equal. The groups of each role
 are ordered by strength; names in one group are equally strong.
@@ -7,10 +7,9 @@ are ordered by strength; names in one group are equally strong.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
-from seekrec.schema import IMPRESSION
+from seekrec.util.actions import plain_name
 
 Groups = tuple[tuple[str, ...], ...]
 
@@ -116,23 +115,6 @@ TEXT_NAMES = (
 # The second step of a path whose first is the column of categories.
 SUBCATEGORY_NAMES = ("subcategory", "subcat", "categorysub", "subcategoryname")
 
-# Words of actions, as names are compared: ours, and those that mean the same.
-_ACTION_WORDS: dict[str, tuple[str, ...]] = {
-    "view": ("view", "views", "viewed", "pageview", "pv", "detail", "viewitem", "productview", "itemview"),
-    "click": ("click", "clicks", "clicked", "clk", "selectitem", "clickout", "itemclick", "productclick"),
-    "purchase": (
-        *("purchase", "purchases", "purchased", "buy", "bought", "order", "ordered", "transaction", "conversion"),
-        *("sale", "productpurchase"),
-    ),
-    "cart": ("cart", "addtocart", "atc", "basket", "addtobasket", "addedtocart", "productadded"),
-    IMPRESSION: (
-        *("impression", "impressions", "impressed", "imp", "shown", "show", "display", "displayed", "exposure"),
-        *("exposed", "viewitemlist", "served", "notclicked", "noclick"),
-    ),
-    "search": ("search", "searches", "searched", "sitesearch", "viewsearchresults", "query"),
-}
-ACTION_OF_WORD = {word: action for action, words in _ACTION_WORDS.items() for word in words}
-
 BEHAVIOR_OF_WORD = {
     "search": "search",
     "recommendation": "recommendation",
@@ -141,13 +123,6 @@ BEHAVIOR_OF_WORD = {
     "reco": "recommendation",
     "rec": "recommendation",
 }
-
-_BETWEEN = re.compile(r"[\W_]+")
-
-
-def plain_name(name: str) -> str:
-    """Return a name as names are compared."""
-    return _BETWEEN.sub("", name).casefold()
 
 
 def find_named(names: Sequence[str], groups: Groups) -> list[list[str]]:
@@ -170,7 +145,6 @@ _KNOWN = {
 }
 
 __all__ = [
-    "ACTION_OF_WORD",
     "BEHAVIOR_OF_WORD",
     "EVENT_NAMES",
     "ITEM_NAMES",
@@ -179,5 +153,4 @@ __all__ = [
     "count_known",
     "find_named",
     "is_flag_name",
-    "plain_name",
 ]

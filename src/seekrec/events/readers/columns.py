@@ -16,10 +16,11 @@ import pyarrow.compute as pc
 
 from seekrec.errors import DataError
 from seekrec.events.checks import Source, is_blank
-from seekrec.events.readers.column_names import ACTION_OF_WORD, BEHAVIOR_OF_WORD, plain_name
+from seekrec.events.readers.column_names import BEHAVIOR_OF_WORD
 from seekrec.events.readers.times import decoded, to_numbers, to_seconds, wrong_type
 from seekrec.events.readers.written_lists import parse_written_lists
 from seekrec.schema import IMPRESSION
+from seekrec.util.actions import ACTION_OF_WORD, plain_name
 from seekrec.util.arrow import is_list, is_text, one_array, to_lists
 
 # A number with an exponent that stands for a long id: its last digits are lost.

@@ -43,9 +43,9 @@ from seekrec.events.readers.column_names import (
     TEXT_NAMES,
     Groups,
     find_named,
-    plain_name,
 )
 from seekrec.events.readers.times import TimeUnit, decoded
+from seekrec.util.actions import plain_name
 from seekrec.util.arrow import is_text
 
 # Least share of ids of a column that the other table must hold for the column to be recognised by them, and the
@@ -186,13 +186,12 @@ def start_recognition(
     """
     found = Recognition(name, tuple(columns))
     for role, column in mapping.items():
-        if column in columns:
-            found.take(role, column, "column_map")
-        # A name given for both tables may be meant for the other one: then our own name will do.
-        elif role not in columns:
+        if column not in columns:
             raise DataError(
-                f"{name} has no column {column!r}, which `column_map` names for {role!r}; it has {', '.join(columns)}."
+                f"{name} has no column {column!r}, which `column_map` names for {role!r}; it has {', '.join(columns)}. "
+                "Name one of these, or leave the name out."
             )
+        found.take(role, column, "column_map")
     for role in roles:
         # Of times even our own name is one among several; `behavior` is often a name for actions.
         if role in columns and role not in (*found.taken, *found.taken.values(), "timestamp", "behavior", "action"):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from seekrec.errors import ConfigurationError
+from seekrec.errors import ConfigurationError, DataError
 from seekrec.events.checks import Source, check_names
 from seekrec.events.readers.column_names import ITEM_NAMES, count_known, find_named, is_flag_name
 from seekrec.events.readers.columns import drop_nothing
@@ -107,6 +107,8 @@ def start_reading(
     mapping = _split_map(column_map or {})
     raw_events = _open(events, "events", form, mapping)
     raw_items = None if items is None else _open(items, "items", form, mapping)
+    if raw_items is not None:
+        _leave_to_the_other(mapping, column_map or {}, {"events": raw_events, "items": raw_items})
     reading = _recognize(raw_events, raw_items, mapping, time_unit, timezone, has_time)
     reading.events.sort(_EVENT_ROLES)
     reading.items.sort(_ITEM_ROLES)
@@ -151,6 +153,17 @@ def _split_map(column_map: Mapping[str, str]) -> dict[str, dict[str, str]]:
     return mapping
 
 
+def _leave_to_the_other(
+    mapping: Mapping[str, dict[str, str]], column_map: Mapping[str, str], tables: Mapping[str, RawTable]
+) -> None:
+    """Drop from a map what was named for both tables and is a column of the other one alone."""
+    for table, other in (("events", "items"), ("items", "events")):
+        for role in mapping[table].keys() & mapping[other].keys():
+            column, is_for_both = mapping[table][role], f"{table}.{role}" not in column_map
+            if is_for_both and column not in tables[table].columns and column in tables[other].columns:
+                del mapping[table][role]
+
+
 def _recognize(
     raw_events: RawTable,
     raw_items: RawTable | None,
@@ -170,6 +183,12 @@ def _recognize(
         recognize_item_ids(events, sample, None, None)
         recognize_events(events, sample, unit=unit, timezone=timezone)
         named = {role: column for role, column in mapping["items"].items() if role in _ITEMS_OF_EVENTS}
+        for role, column in mapping["items"].items():
+            if role not in named and mapping["events"].get(role) != column:
+                raise DataError(
+                    f"`column_map` names {column!r} for {role!r} of the items, and there is no table of items; pass "
+                    "`items`, or leave the name out."
+                )
         free = [name for name in raw_events.columns if name in events.free() or name in named.values()]
         items = start_recognition(raw_events.name, free, named, _ITEMS_OF_EVENTS)
         recognize_items(items, sample)

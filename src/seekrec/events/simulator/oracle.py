@@ -23,6 +23,7 @@ from seekrec.events.simulator.people import (
 from seekrec.events.simulator.queries import BRAND_ALONE
 from seekrec.events.simulator.shelves import NUM_STYLES, department_numbers
 from seekrec.schema import BEHAVIORS, Behavior, Request
+from seekrec.util.actions import action_of_word
 
 # Users of so many blocks are kept, not drawn again.
 _KEPT_BLOCKS = 16
@@ -69,7 +70,9 @@ class Oracle:
             [request.user_id or "" for request in requests],
             np.array([request.timestamp or 0 for request in requests], dtype=np.int64),
             [request.query for request in requests],
-            purchase=np.array([request.action == "purchase" for request in requests], dtype=bool),
+            purchase=np.array(
+                [action_of_word(request.action or "") == "purchase" for request in requests], dtype=bool
+            ),
         )
 
     def score(

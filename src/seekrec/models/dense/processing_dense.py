@@ -31,6 +31,7 @@ from seekrec.models.manifest import IF_THERE, hub_arguments, read_whole
 from seekrec.models.processing import CatalogInputs, CatalogProcessor, check_unknown
 from seekrec.models.words import NO_WORD, text_word_keys
 from seekrec.schema import Behavior, Event, Request
+from seekrec.util.actions import number_action
 from seekrec.util.redaction import place_name
 from seekrec.util.text import TEXT_FOLDING, check_folding
 
@@ -207,10 +208,12 @@ class EventSequenceProcessor(CatalogProcessor):
         numbers = {events.queries[row]: number for number, row in enumerate(used.tolist())}
         query_rows = [-1 if one.query is None else numbers.setdefault(one.query, len(numbers)) for one in asked]
         # What is asked for: the action, when and where.
-        actions: dict[str | None, int] = {None: -1, **{name: 1 + number for number, name in enumerate(self.actions)}}
-        if unknown := [one.action for one in asked if one.action not in actions]:
+        known = tuple(self.actions)
+        actions = [-1 if one.action is None else number_action(one.action, known) for one in asked]
+        if 0 in actions:
+            unknown = asked[actions.index(0)].action
             raise RequestError(
-                f"`action` of a request is {unknown[0]!r}; the model knows {', '.join(self.actions)}. Ask for one of "
+                f"`action` of a request is {unknown!r}; the model knows {', '.join(self.actions)}. Ask for one of "
                 "these, or for None."
             )
         latest = np.append(0, events.timestamp[chosen])[np.where(lengths > 0, histories.offsets[1:], 0)].tolist()
@@ -221,7 +224,7 @@ class EventSequenceProcessor(CatalogProcessor):
             "question_session_ids": np.minimum(new, own),
             "question_session_keys": keys,
             "question_behavior_ids": read.behavior_ids[:, None],
-            "question_action_ids": np.array([[actions[one.action]] for one in asked]),
+            "question_action_ids": np.array(actions, dtype=np.int64)[:, None],
             "question_timestamps": np.array(times, dtype=np.int64)[:, None],
             "question_geohash_ids": number_geohashes(areas, self.geohashes)[:, None],
             "question_query_rows": np.array(query_rows, dtype=np.int64)[:, None],
