@@ -181,7 +181,13 @@ def test_answers_of_each_family_are_those_of_its_calls(family):
     expected = model.retrieve(inputs, top_k=4, where=mask, exclude_seen=True)
     assert given(answer(REQUESTS, top_k=4, where=mask, exclude_seen=True)) == plain(expected)
     masks = np.stack([mask, ~mask, mask, ~mask])
-    assert given(answer(REQUESTS, top_k=4, where=masks)) == plain(model.retrieve(inputs, top_k=4, where=masks))
+    tensors = torch.from_numpy(masks)
+    for given_masks in (masks, tensors, [mask, *tensors[1:]]):
+        found = answer(REQUESTS, top_k=4, where=given_masks)
+        assert given(found) == plain(model.retrieve(inputs, top_k=4, where=masks))
+    assert given([answer(REQUESTS[0], top_k=4, where=torch.from_numpy(mask))]) == plain(
+        model.retrieve(processor(REQUESTS[:1]), top_k=4, where=mask)
+    )
     # Numbers of all items or of some, for all requests; and a line for each, of which batches of three get their own.
     lines = np.random.default_rng(0).normal(scale=3, size=(len(REQUESTS), len(model.catalog)))
     for boost in (lines[0], lines[0].tolist(), {"i3": 5.0, "i20": -2.0}, lines, lines.tolist(), list(lines)):
@@ -203,7 +209,9 @@ def test_answers_of_each_family_are_those_of_its_calls(family):
 @pytest.mark.parametrize(
     ("requests", "options", "message"),
     [
-        (3, {}, "3 is not a request; pass a seekrec.Request, a query"),
+        (3, {}, r"3 is not a request; pass a seekrec\.Request\(query=..., history=\[...\]\), a query"),
+        ({"query": "wok"}, {}, r"\{'query': 'wok'\} is not a request; pass a seekrec\.Request\(query="),
+        (b"wok", {}, r"b'wok' is not a request"),
         ([request_of(0), {"query": "kite"}], {}, "Entry 1 of the batch is .*'query': 'kite'.*not a request"),
         ("kite", {"num_answers": 3}, "`num_answers` is an unknown option of this pipeline; use `top_k`"),
         (["kite"], {"candidates": [["A"], ["B"]]}, "`candidates` has 2 entries for 1 requests"),

@@ -53,7 +53,7 @@ def test_anything_else_is_none(answering, top_k):
         model.retrieve(processor(REQUESTS), top_k=top_k, exclude_seen=False)
 
 
-@pytest.mark.parametrize("wish", [True, np.array([True, True]), np.True_, (True, np.True_)])
+@pytest.mark.parametrize("wish", [True, np.array([True, True]), np.True_, (True, np.True_), torch.ones(2).bool()])
 def test_any_truth_says_whether_seen_items_are_left_out(answering, wish):
     model, processor = answering
     seen = [{event.item_id for event in request.history} for request in REQUESTS]
@@ -79,7 +79,11 @@ def test_a_table_of_masks_has_one_for_each_request(answering):
     model, processor = answering
     where = np.zeros((2, NUM_ITEMS), bool)
     where[0, 3] = where[1, 4] = True
-    assert ids_of(model.retrieve(processor(REQUESTS), where=where, exclude_seen=False)) == [["i3"], ["i4"]]
+    tensor = torch.from_numpy(where)
+    for given in (where, tensor, list(tensor), [tensor[0], ["i4"]]):
+        assert ids_of(model.retrieve(processor(REQUESTS), where=given, exclude_seen=False)) == [["i3"], ["i4"]]
+    for one in (where[0], tensor[0]):
+        assert ids_of(model.retrieve(processor(REQUESTS), where=one, exclude_seen=False)) == [["i3"], ["i3"]]
 
 
 @pytest.mark.parametrize(
@@ -94,6 +98,12 @@ def test_a_table_of_masks_has_one_for_each_request(answering):
         (["i3", None], "`where` contains None of type NoneType; a filter is"),
         (np.ones(3, bool), r"`where` has dtype bool and shape \(3,\)"),
         (np.ones(NUM_ITEMS), "`where` has dtype float64"),
+        (np.array(True), r"`where` has dtype bool and shape \(\)"),
+        (torch.tensor(True), r"`where` has dtype bool and shape \(\)"),
+        (torch.ones(NUM_ITEMS, dtype=torch.bfloat16), r"`where` has dtype torch\.bfloat16"),
+        (torch.ones(NUM_ITEMS, dtype=torch.int64), r"`where` has dtype torch\.int64"),
+        (torch.ones(3, dtype=torch.bool), r"`where` has dtype bool and shape \(3,\)"),
+        (torch.ones(3, NUM_ITEMS, dtype=torch.bool), "`where` has 3 filters for 2 requests"),
         ([None], "`where` has 1 filters for 2 requests"),
     ],
 )

@@ -16,6 +16,7 @@ from kill_points import run_killed
 from small_shop import make_gensar, make_intsr, make_synergen
 from transformers import AutoModel, AutoProcessor
 
+from seekrec.catalog import Catalog
 from seekrec.errors import CatalogError, CheckpointError, ConfigurationError
 from seekrec.models import save_checkpoint
 from seekrec.models.manifest import check_part, replace_part
@@ -353,3 +354,46 @@ def test_a_checkpoint_with_the_settings_of_earlier_versions_answers_as_it_did(tm
         # Scores may be rounded otherwise; items, their order and their titles are the same.
         own, its = ([[replace(item, score=0.0) for item in answer] for answer in one] for one in (found, expected))
         assert own == its
+
+
+def save_processor_first(model, processor, folder):
+    processor.save_pretrained(folder)
+    model.save_pretrained(folder)
+
+
+@pytest.mark.parametrize("owner", ["model", "processor"])
+@pytest.mark.parametrize("save", [save_checkpoint, save_in_two_calls, save_processor_first])
+def test_two_catalogues_are_not_saved_as_one(tmp_path, save, owner):
+    """What only one of the two holds would be gone; equal catalogues need not be one object."""
+    model, processor = make_intsr()
+    removed = model.catalog.remove_items(["i1"])  # as many items, and others
+    number = len(removed)
+    (model if owner == "model" else processor).set_catalog(removed)
+    said = rf"{number} items .*{number} .*`processor\.set_catalog\(model\.catalog\)` or .*nothing was written"
+    with pytest.raises(CatalogError, match=said):
+        save(model, processor, tmp_path)
+    written = {path.name for path in tmp_path.iterdir()}
+    if save is save_checkpoint:
+        assert written == set()
+    else:  # what was saved first stays as it was
+        first = (model if save is save_in_two_calls else processor).catalog
+        assert ("config.json" in written) != (SETTINGS in written)
+        assert Catalog.load(tmp_path).content_hash == first.content_hash
+    model.set_catalog(removed)
+    processor.set_catalog(replace(removed, items=removed.items.slice(0)))
+    save(model, processor, tmp_path / "one")
+    assert AutoProcessor.from_pretrained(tmp_path / "one").catalog.content_hash == removed.content_hash
+
+
+def test_the_catalogue_of_a_saved_pair_is_changed_by_the_model_first(folder):
+    model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    removed = model.catalog.remove_items(["i1"])
+    processor.set_catalog(removed)
+    with pytest.raises(CatalogError, match=r"holds a model and its catalogue of"):
+        processor.save_pretrained(folder)
+    model.set_catalog(removed)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    assert model.catalog is processor.catalog
+    assert model.catalog.content_hash == removed.content_hash

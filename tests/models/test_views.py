@@ -561,6 +561,9 @@ def test_boosts_are_added_to_all_scores(make):
         wide = np.zeros_like(boosts)
         wide += np.array([boost.get(one, 0) for one in ids]) if isinstance(boost, dict) else boost
         best = model.retrieve(inputs, top_k=4, exclude_seen=False, boost=boost, where=[ids[:20], None])
+        if not isinstance(boost, dict):
+            tensor = torch.from_numpy(boost.astype(np.float64)).requires_grad_()
+            assert model.retrieve(inputs, top_k=4, exclude_seen=False, boost=tensor, where=[ids[:20], None]) == best
         for answer, scores, line, allowed in zip(best, plain, wide, (ids[:20], ids), strict=True):
             total = {one: scores[one] + line[ids.index(one)] for one in allowed}
             expected = sorted(total, key=total.get, reverse=True)[:4]

@@ -257,6 +257,12 @@ class Catalog(CatalogParts):
         nearest free code of the last level; where every code under its prefix is taken, the level above moves too.
         Earlier rows come first, so the order of `items` matters.
 
+        ```python
+        catalog = model.catalog.add_items([{"item_id": "new", "title": "Teal kettle"}])
+        model.set_catalog(catalog)
+        processor.set_catalog(catalog)
+        ```
+
         Args:
             items (`pyarrow.Table` or a list of `dict`): The new items: `item_id`, `title` or `description`, and any
                 other columns the catalogue has; columns left out are null.

@@ -7,7 +7,7 @@ list of requests. Importing this module registers the task.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, cast
 
@@ -43,8 +43,9 @@ class SearchAndRecommendationPipeline(Pipeline):
 
     - `top_k` (`int`): Items for each request; if not given 10, or all of `candidates`; with a list of requests, a list
       of numbers.
-    - `where` (`np.ndarray` or `list`, *optional*): Which items may be answered: a bool mask over the catalogue's rows
-      or a list of item ids, for all requests; or, with a list of requests, a list with one of these for each.
+    - `where` (`np.ndarray`, `torch.Tensor` or `list`, *optional*): Which items may be answered: a bool mask over the
+      catalogue's rows or a list of item ids, for all requests; or, with a list of requests, a list with one of these
+      for each.
     - `exclude_seen` (`bool`, *optional*): Leave out what the user acted on; if not given in recommendations alone;
       with a list of requests, a list of these.
     - `boost` (`np.ndarray` or `dict`, *optional*): Numbers that are added to the scores of items, as in `retrieve`: of
@@ -89,6 +90,12 @@ class SearchAndRecommendationPipeline(Pipeline):
         to_preprocess, to_forward, _ = self._sanitize_parameters(**options)
         options = {**self._preprocess_params, **self._forward_params, **to_preprocess, **to_forward}
         asked = [requests] if isinstance(requests, (Request, str)) else requests
+        # The keys of a mapping and the numbers of bytes are no requests.
+        if isinstance(asked, (Mapping, bytes, bytearray)) or not isinstance(asked, Iterable):
+            raise RequestError(
+                f"{shown(requests)} is not a request; pass a seekrec.Request(query=..., history=[...]), a query, or a "
+                "list of these."
+            )
         if asked is not requests and options.get("candidates") is not None:
             options["candidates"] = [options["candidates"]]
         if isinstance(asked, Sequence):
@@ -99,14 +106,12 @@ class SearchAndRecommendationPipeline(Pipeline):
                     )
             answers = list(self._answers(iter(asked), size, options))
             return answers if asked is requests else answers[0]
-        if isinstance(asked, Iterable):
-            if _is_per_request("boost", options.get("boost")):
-                raise RequestError(
-                    f"`boost` has numbers for each request ({len(options['boost'])} rows), but the requests are not "
-                    "in a list; pass one set of numbers for all requests, or the requests in a list."
-                )
-            return self._answers(iter(asked), size, options)
-        raise RequestError(f"{shown(requests)} is not a request; pass a seekrec.Request, a query, or a list of these.")
+        if _is_per_request("boost", options.get("boost")):
+            raise RequestError(
+                f"`boost` has numbers for each request ({len(options['boost'])} lines), and the requests are not "
+                "in a list; give numbers for all requests, or the requests in a list."
+            )
+        return self._answers(iter(asked), size, options)
 
     def _answers(self, requests: Iterator[object], size: int, options: dict[str, Any]) -> Iterator[list[Answer]]:
         start = 0

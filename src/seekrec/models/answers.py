@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TypeAlias, cast
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from seekrec.catalog import Catalog
@@ -15,7 +16,7 @@ from seekrec.schema import BEHAVIORS, RECOMMENDATION, shown
 from seekrec.util.finite import check_finite
 
 # One mask or list of item ids for all requests, or one for each; None allows every item.
-Where: TypeAlias = "np.ndarray | Sequence[str] | Sequence[np.ndarray | Sequence[str] | None] | None"
+Where: TypeAlias = "np.ndarray | Tensor | Sequence[str] | Sequence[np.ndarray | Tensor | Sequence[str] | None] | None"
 
 # Whether users are not given what they acted on, for all requests or for each; None: in recommendations alone.
 ExcludeSeen: TypeAlias = "bool | Sequence[bool | None] | None"
@@ -39,7 +40,7 @@ def allowed_items(
     """Turn `where`, and what users acted on, into a mask for each request.
 
     Args:
-        where (`np.ndarray` or `list`, *optional*): What `retrieve` was given.
+        where (`np.ndarray`, `torch.Tensor` or `list`, *optional*): What `retrieve` was given.
         catalog ([`Catalog`]): What is answered from.
         inputs: What the processor made of the requests; has `seen_rows`.
         behavior_ids (`Sequence[int]`): Numbers into `BEHAVIORS`, one a request.
@@ -57,12 +58,12 @@ def allowed_items(
     # One filter a request.
     num_requests = len(behavior_ids)
     is_list = isinstance(where, Collection) and not isinstance(where, (str, Mapping))
-    if not (where is None or is_list or isinstance(where, np.ndarray)):
+    if not (where is None or is_list or isinstance(where, (np.ndarray, Tensor))):
         raise RequestError(
             f"`where` is {shown(where)}; pass {_FILTERS}, either one for all requests or a list with one per request."
         )
-    if isinstance(where, np.ndarray):
-        is_one = where.ndim == 1
+    if isinstance(where, (np.ndarray, Tensor)):
+        where, is_one = where.cpu() if isinstance(where, Tensor) else where, where.ndim < 2
     else:
         is_one = not where or any(isinstance(entry, str) for entry in where)
     filters = [where] * num_requests if is_one else list(cast("Sequence[Where]", where))
@@ -77,7 +78,7 @@ def allowed_items(
         if one is None:
             made[id(one)] = ~catalog.is_removed if catalog.is_removed.any() else None
             continue
-        if not isinstance(one, np.ndarray):
+        if not isinstance(one, (np.ndarray, Tensor)):
             if isinstance(one, str) or not isinstance(one, Collection):
                 raise RequestError(f"`where` contains {shown(one)}; a filter is {_FILTERS}.")
             wrong = [entry for entry in one if not isinstance(entry, str)]
@@ -86,12 +87,14 @@ def allowed_items(
                     f"`where` contains {shown(wrong[0])} of type {type(wrong[0]).__name__}; a filter is {_FILTERS}."
                 )
         try:
-            mask = one if isinstance(one, np.ndarray) else catalog.where(ids=cast("Sequence[str]", one))
+            mask = one if isinstance(one, (np.ndarray, Tensor)) else catalog.where(ids=cast("Sequence[str]", one))
         except UnknownItemError as error:
             raise UnknownItemError(f"`where`: {error}") from None
+        if isinstance(mask, Tensor) and mask.dtype == torch.bool:
+            mask = mask.cpu().numpy()
         if mask.dtype != np.bool_ or mask.shape != catalog.is_removed.shape:
             raise RequestError(
-                f"`where` has dtype {mask.dtype} and shape {mask.shape}; a mask is boolean of shape "
+                f"`where` has dtype {mask.dtype} and shape {tuple(mask.shape)}; a mask is boolean of shape "
                 f"({len(catalog)},), one value for each row of the catalogue."
             )
         made[id(one)] = np.asarray(mask & ~catalog.is_removed)
@@ -99,7 +102,7 @@ def allowed_items(
 
     # What users have seen.
     recommends = BEHAVIORS.index(RECOMMENDATION)
-    given: object = exclude_seen.tolist() if isinstance(exclude_seen, np.ndarray) else exclude_seen
+    given: object = exclude_seen.tolist() if isinstance(exclude_seen, (np.ndarray, Tensor)) else exclude_seen
     wishes = list(given) if isinstance(given, Sequence) else [given] * num_requests
     if len(wishes) != num_requests or not all(wish is None or isinstance(wish, (bool, np.bool_)) for wish in wishes):
         raise RequestError(

@@ -14,7 +14,13 @@ from typing import Any
 from safetensors import SafetensorError
 
 from seekrec.errors import CheckpointError
-from seekrec.models.checkpoint import check_depth, load_bundled_catalog, save_bundled_catalog, split_hub_arguments
+from seekrec.models.checkpoint import (
+    check_depth,
+    load_bundled_catalog,
+    refuse_other_catalog,
+    save_bundled_catalog,
+    split_hub_arguments,
+)
 from seekrec.models.manifest import VIEWS_FOLDER, check_part, hub_arguments, read_whole, replace_part
 from seekrec.models.views import ViewedModel, load_views
 from seekrec.models.views.model import Snapshot
@@ -42,12 +48,16 @@ class SavedModel(ViewedModel):
             is_main_process (`bool`): Whether this process writes; of several one does.
             *args: Further arguments of `PreTrainedModel.save_pretrained`.
             **kwargs: Further arguments of `PreTrainedModel.save_pretrained`.
+
+        Raises:
+            CatalogError: If a processor without a model lies there, with another catalogue.
         """
         # Adapters lie next to a model, and what several processes write into one folder cannot be swapped.
         is_part = getattr(self, "_hf_peft_config_loaded", False) or kwargs.get("distributed_checkpoint")
         if is_part or not is_main_process:
             super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
             return
+        refuse_other_catalog(None if self._snapshot is None else self._snapshot.catalog, save_directory, "model")
         self.config.__dict__.pop("auto_map", None)  # of the repository that it came from
         to_hub, settings = split_hub_arguments(kwargs)
         with replace_part(save_directory, "model") as folder:

@@ -16,10 +16,10 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils.hub import cached_file
 
-from seekrec.catalog import CATALOG_FOLDER, Catalog
+from seekrec.catalog import CATALOG_FILE, CATALOG_FOLDER, Catalog
 from seekrec.errors import CatalogError, CheckpointError, DataError
 from seekrec.events.spelling import Spelling
-from seekrec.models.manifest import IF_THERE, SPELLING_FILE, HubArguments, read_json
+from seekrec.models.manifest import IF_THERE, SPELLING_FILE, HubArguments, Part, part_files, read_json
 from seekrec.util.repositories import CommitArguments
 
 _WEIGHTS = "model.safetensors"
@@ -112,6 +112,38 @@ def save_bundled_catalog(catalog: Catalog, folder: str | Path) -> None:
     catalog.save(Path(folder) / CATALOG_FOLDER)
 
 
+def refuse_other_catalog(catalog: Catalog | None, folder: str | os.PathLike[str], part: Part) -> None:
+    """Refuse to save a model or a processor beside its other, whose catalogue it would replace by another one.
+
+    A model may replace a model: the processor there is refused from then on, until that of the new model is saved.
+
+    Args:
+        catalog ([`Catalog`], *optional*): The catalogue of what is saved; without one, that in the folder stays.
+        folder (`str` or `Path`): The checkpoint.
+        part (`str`): What is saved: `"model"` or `"processor"`.
+
+    Raises:
+        CatalogError: If the other part lies there with another catalogue.
+    """
+    target, path = Path(folder), Path(folder, CATALOG_FOLDER, CATALOG_FILE)
+    replaces_both = part == "model" and part_files(target, "model")
+    other: Part = "processor" if part == "model" else "model"
+    if catalog is None or replaces_both or not path.is_file() or not part_files(target, other):
+        return
+    try:
+        found = read_json(path)
+        kept, number = str(found["content_hash"]), int(found["settings"]["num_items"])
+    except (CheckpointError, KeyError, TypeError, ValueError):
+        return  # damaged: it is replaced
+    if kept != catalog.content_hash:
+        raise CatalogError(
+            f"{target} holds a {other} and its catalogue of {number} items ({kept[:12]}), which that of this {part} "
+            f"would replace: {len(catalog)} items ({catalog.content_hash[:12]}). Give both the one to be saved, by "
+            "`processor.set_catalog(model.catalog)` or `model.set_catalog(processor.catalog)`, and save them by "
+            "`save_checkpoint(model, processor, folder)`; nothing was written."
+        )
+
+
 def save_spelling(spelling: Spelling | None, folder: str | Path) -> None:
     """Write the words that queries are known by, into the folder of a checkpoint; nothing if there are none."""
     if spelling is not None:
@@ -200,6 +232,7 @@ __all__ = [
     "load_config",
     "load_spelling",
     "named_model",
+    "refuse_other_catalog",
     "save_bundled_catalog",
     "save_spelling",
     "split_hub_arguments",

@@ -175,7 +175,7 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
         Args:
             inputs ([`~transformers.BatchFeature`]): What the processor made of the requests.
             top_k (`int` or `Sequence[int]`): Items wanted, for all requests or for each.
-            where (`np.ndarray` or `list`, *optional*):
+            where (`np.ndarray`, `torch.Tensor` or `list`, *optional*):
                 Items allowed: a boolean mask over the catalogue's rows or a list of ids, for all requests, or a list
                 with one of these (or None) for each request. Removed items are never allowed.
             num_beams (`int` or `Sequence[int]`, *optional*):

@@ -22,8 +22,8 @@ from typing import Any, Literal, NamedTuple, Protocol, TypedDict, TypeVar, cast
 
 from transformers.utils.hub import cached_file, cached_files, extract_commit_hash
 
-from seekrec.catalog import CATALOG_FOLDER
-from seekrec.errors import CheckpointError
+from seekrec.catalog import CATALOG_FOLDER, Catalog
+from seekrec.errors import CatalogError, CheckpointError
 from seekrec.util.files import recover_folder, replace_folder
 from seekrec.util.hashing import file_sha256, json_digest
 
@@ -128,12 +128,30 @@ def save_checkpoint(model: Saveable, processor: Saveable, folder: str | Path) ->
         model: Has `save_pretrained`.
         processor: Has `save_pretrained`.
         folder (`str` or `Path`): An older checkpoint in it is replaced, with its results; other files stay.
+
+    Raises:
+        CatalogError: If they have different catalogues, of which the folder would keep one; nothing is written.
     """
+    own, other = _catalog_of(model), _catalog_of(processor)
+    if own is not None and other is not None and own is not other and own.content_hash != other.content_hash:
+        raise CatalogError(
+            f"{folder} would hold one catalogue, and the model's has {len(own)} items ({own.content_hash[:12]}), the "
+            f"processor's {len(other)} ({other.content_hash[:12]}). Give both the one to be saved, by "
+            "`processor.set_catalog(model.catalog)` or `model.set_catalog(processor.catalog)`, and save again; "
+            "nothing was written."
+        )
     target = Path(folder)
     parts = [name for part in _FILES for name in (manifest_file(part), *part_files(target, part))]
     with replace_folder(target, keep=lambda name: name not in (*parts, CATALOG_FOLDER, VIEWS_FOLDER)) as new:
         model.save_pretrained(new)
         processor.save_pretrained(new)
+
+
+def _catalog_of(part: Saveable) -> Catalog | None:
+    try:
+        return getattr(part, "catalog", None)
+    except CatalogError:
+        return None
 
 
 def read_whole(read: ReadT) -> ReadT:

@@ -20,6 +20,7 @@ from seekrec.models.checkpoint import (
     load_bundled_catalog,
     load_config,
     load_spelling,
+    refuse_other_catalog,
     save_bundled_catalog,
     save_spelling,
     split_hub_arguments,
@@ -88,7 +89,11 @@ class SavedProcessor(InPackage, ProcessorMixin):
 
         Killed at any moment, the process leaves the whole old processor or the whole new one; that of the model in the
         folder, if there is one, from now on.
+
+        Raises:
+            CatalogError: If the model there has another catalogue; save both as one by [`save_checkpoint`].
         """
+        refuse_other_catalog(self._catalog, save_directory, "processor")
         to_hub, settings = split_hub_arguments({**kwargs, "push_to_hub": push_to_hub})
         with replace_part(save_directory, "processor") as folder:
             self._save_files(folder)

@@ -163,7 +163,9 @@ def test_a_name_for_both_tables_may_be_a_column_of_one(tmp_path):
 def test_names_of_items_without_a_table_of_items_are_refused(tmp_path):
     events, _ = write(tmp_path)
     for role in ("items.item_id", "available_from", "queries"):
-        with pytest.raises(DataError, match=f"names 'query' for '{role.removeprefix('items.')}' of the items, and there is no"):
+        with pytest.raises(
+            DataError, match=f"names 'query' for '{role.removeprefix('items.')}' of the items, and there is no"
+        ):
             read_tables(events, column_map={role: "query"})
     assert read_tables(events, column_map={"item_id": "item_id"}).num_events == 3
 

@@ -761,7 +761,7 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], StatefulModel[StateT], DensePr
         Args:
             inputs ([`~transformers.BatchFeature`]): What the processor made of the requests.
             top_k (`int` or `Sequence[int]`): Items wanted, for all requests or for each.
-            where (`np.ndarray` or `list`, *optional*):
+            where (`np.ndarray`, `torch.Tensor` or `list`, *optional*):
                 Items allowed: a boolean mask over the catalogue's rows or a list of ids, for all requests, or a list
                 with one of these (or None) for each request. Removed items are never allowed.
             state (*optional*): A cached history of each request, in place of the one in `inputs`.

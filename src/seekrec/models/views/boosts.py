@@ -20,7 +20,9 @@ from seekrec.schema import shown
 MAX_BOOST = 1e4
 
 # Numbers of all items, for all requests or for each; or of some items by id, for all requests.
-Boost: TypeAlias = "np.ndarray | Sequence[float] | Sequence[Sequence[float]] | Mapping[str, float] | None"
+Boost: TypeAlias = (
+    "np.ndarray | torch.Tensor | Sequence[float] | Sequence[Sequence[float]] | Mapping[str, float] | None"
+)
 
 
 def read_boost(boost: Boost, catalog: Catalog, num_requests: int, device: torch.device) -> Numbers | None:
@@ -71,6 +73,8 @@ def read_boost(boost: Boost, catalog: Catalog, num_requests: int, device: torch.
 
 def _to_float32(boost: object) -> npt.NDArray[np.float32]:
     try:
+        if isinstance(boost, torch.Tensor):
+            boost = boost.detach().float().cpu()
         with np.errstate(over="ignore"):  # what is too large for float32 is infinite, and refused as such
             return np.asarray(boost, dtype=np.float32)
     except (TypeError, ValueError, OverflowError) as error:
