@@ -108,8 +108,8 @@ class SearchAndRecommendationPipeline(Pipeline):
             return answers if asked is requests else answers[0]
         if _is_per_request("boost", options.get("boost")):
             raise RequestError(
-                f"`boost` has numbers for each request ({len(options['boost'])} lines), and the requests are not "
-                "in a list; give numbers for all requests, or the requests in a list."
+                f"`boost` has numbers for each request ({len(options['boost'])} rows), but the requests are not "
+                "in a list; pass one set of numbers for all requests, or the requests in a list."
             )
         return self._answers(iter(asked), size, options)
 
