@@ -39,7 +39,10 @@ def test_an_own_log_may_stand_in_a_database(tmp_path):
     [
         ({}, "No log is named: pass --events"),
         ({"events": "a.csv", "items": "b.csv", "column_map": ["user_id"]}, "`column_map` has 'user_id'; write ours="),
-        ({"events": "a.csv", "column_map": ["user_id=a", "user_id=b"]}, "`column_map` names 'a' and 'b' for 'user_id'"),
+        (
+            {"events": "a.csv", "column_map": ["user_id=a", "user_id=b"]},
+            "`column_map` names 'a' and 'b' for 'user_id'",
+        ),
         ({"events": "a.csv", "items": "b.csv", "data_dir": "x"}, "`data_dir` is given beside your own tables"),
         ({"dataset": "movielens", "delimiter": ";"}, "`delimiter` is given beside `dataset: movielens`"),
         ({"dataset": "sequences"}, "`dataset: sequences` needs `data_dir`"),

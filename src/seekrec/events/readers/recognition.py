@@ -188,8 +188,8 @@ def start_recognition(
     for role, column in mapping.items():
         if column not in columns:
             raise DataError(
-                f"{name} has no column {column!r}, which `column_map` names for {role!r}; it has {', '.join(columns)}. "
-                "Name one of these, or leave the name out."
+                f"{name} has no column {column!r}, which `column_map` names for {role!r}; it has {', '.join(columns)}"
+                ". Name one of these, or leave the name out."
             )
         found.take(role, column, "column_map")
     for role in roles:
