@@ -369,6 +369,16 @@ class TestAdd:
         assert larger.titles(["E"]) == ["Item E"]
         assert len(catalog) == 4
 
+    def test_reads_html_as_a_log_is_read(self, catalog):
+        raw = {"title": "M&uuml;ller &amp; S&ouml;hne", "brand": "B&amp;O", "categories": [["Sofas &amp; more"]]}
+        new = {"item_id": "E", "description": "<p>2 < 3</p>", **raw}
+        for items in ([new], pa.Table.from_pylist([new])):
+            larger = catalog.add_items(items, semantic_embeddings=vectors([30, 3]), collaborative=vectors([2]))
+            (added,) = larger.items.slice(4).to_pylist()
+            assert (added["title"], added["description"]) == ("Müller & Söhne", "2 < 3")
+            assert (added["brand"], added["categories"]) == ("B&O", [["Sofas & more"]])
+        assert larger.update_items([{"item_id": "A", "brand": "C&amp;A"}]).items["brand"][0].as_py() == "C&A"
+
     def test_takes_the_cheapest_free_code_of_the_last_level(self, catalog):
         # Under shared code 0 the semantic codes 0 and 1 are taken; of 2 and 3, the residual 0.4 is nearer to 2.
         # The collaborative codes 0 and 2 are taken; of 1 and 3, the residual 1.8 is nearer to 1.

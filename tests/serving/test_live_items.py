@@ -55,6 +55,25 @@ def test_a_new_item_is_there_for_the_next_request_and_twice_is_once(serve):
     assert client.get("/items/k1").status_code == 200
 
 
+def test_html_is_read_as_in_a_log_and_the_same_text_again_is_no_change(serve):
+    client = serve("intsr")
+    raw = {"item_id": "k1", "title": "kitchen &amp; <b>lamp</b>", "categories": [["Store &gt; all"]]}
+    assert client.put("/items/k1", json=raw).json() == {"changed": 1, "catalog_version": 1}
+    item = client.get("/items/k1").json()["item"]
+    assert (item["title"], item["categories"]) == ("kitchen & lamp", [["Store > all"]])
+    for same in (raw, {"item_id": "k1", "title": "kitchen & lamp"}):
+        assert client.put("/items/k1", json=same).json() == {"changed": 0, "catalog_version": 1}
+    assert client.put("/items/k1", json={**raw, "title": "kitchen &amp; bath"}).status_code == 409
+
+
+def test_a_text_with_html_in_a_catalogue_of_an_earlier_release_may_be_put_again():
+    catalog = make_dense_catalog(make_log())
+    titles = pa.array(["a &amp; b", *catalog.items["title"].to_pylist()[1:]])
+    items = catalog.items.set_column(catalog.items.schema.get_field_index("title"), "title", titles)
+    catalog = Catalog.build(items, embeddings=dict(catalog.embeddings))
+    assert merge_puts(catalog, [{"item_id": "i0", "title": "a &amp; b"}]) == []
+
+
 def test_columns_change_and_texts_do_not(serve):
     client = serve("synergen")
     changes = [{"item_id": "i0", "available_until": 50}, {"item_id": "i1", "available_from": 100}]

@@ -12,6 +12,7 @@ import torch
 
 from seekrec.errors import CatalogError, DataError, IdentifierCollisionError
 from seekrec.events.checks import Source, conform, find_item_problems, find_items_without_text, refuse
+from seekrec.events.item_texts import strip_items
 from seekrec.identifiers.assign import prefix_groups
 from seekrec.identifiers.modeling_identifier import IdentifierModel
 from seekrec.schema import ITEM_FEATURES, IdMap, View, shown
@@ -126,7 +127,7 @@ def check_new_items(
         )
     if "title" not in table.column_names:
         table = table.append_column("title", pa.nulls(table.num_rows, pa.string()))
-    table = conform(table, ITEM_FEATURES, "items", required=("item_id",))
+    table = strip_items(conform(table, ITEM_FEATURES, "items", required=("item_id",)))
     findings = find_item_problems(table) + (find_items_without_text(table) if needs_text else [])
     refuse(table, findings, Source("the new items"))
     rows = known.convert_to_rows(table["item_id"].to_pylist(), strict=False)
@@ -154,7 +155,7 @@ def update_columns(items: pa.Table | Sequence[Mapping[str, object]], known: pa.T
         known (`pyarrow.Table`): The catalogue's items.
         id_map ([`IdMap`]): Their ids.
     """
-    given = _table_of_records(items, known.schema) if not isinstance(items, pa.Table) else items
+    given = strip_items(_table_of_records(items, known.schema) if not isinstance(items, pa.Table) else items)
     if "item_id" not in given.column_names:
         raise DataError("The updated items have no column 'item_id'; add it, so that each row names its item.")
     for name in given.column_names:

@@ -18,6 +18,7 @@ from seekrec.catalog import Catalog
 from seekrec.catalog.checks import TEXT_COLUMNS, check_new_items
 from seekrec.catalog.masks import to_column_type
 from seekrec.errors import RequestError, UnknownItemError
+from seekrec.events.item_texts import strip_item
 from seekrec.serving.store import ConflictError, ItemChange
 from seekrec.util.growing import append_rows
 
@@ -59,8 +60,11 @@ def merge_puts(catalog: Catalog, puts: Sequence[Mapping[str, object]]) -> list[I
         now = catalog.items.select([*given]).slice(row, 1).to_pylist()[0] if given else {}
         other = {
             name: value
-            for name, value in given.items()
-            if value != now[name] and not _is_held(value, now[name], catalog.items.schema.field(name).type)
+            for name, value in strip_item(given).items()
+            # As it was sent: a catalogue of an earlier release may hold HTML.
+            if value != now[name]
+            and given[name] != now[name]
+            and not _is_held(value, now[name], catalog.items.schema.field(name).type)
         }
         if text := [name for name in other if name in TEXT_COLUMNS]:
             raise ConflictError(

@@ -145,6 +145,27 @@ def test_few_events_are_audited_whole(tmp_path):
         assert {**audit_partitions(split).to_dict(), "log_name": "small"} == whole
 
 
+def test_what_is_noticed_in_rows_is_counted_over_all_parts_as_by_the_reader(tmp_path):
+    events = draw_events()
+    queries = [
+        f"{query} &amp; more" if query and row % 7 == 0 else query
+        for row, query in enumerate(events["query"].to_pylist())
+    ]
+    events = events.set_column(events.schema.get_field_index("query"), "query", pa.array(queries, pa.string()))
+    pq.write_table(events, tmp_path / "events.parquet", row_group_size=300)
+    pq.write_table(draw_items(), tmp_path / "items.parquet")
+    whole = read_tables(tmp_path / "events.parquet", tmp_path / "items.parquet", max_refused=0.1)
+    with monkeypatched(partitioning, _SLICE_ROWS=500, _MIN_BATCH=100):
+        log = partition_log(tmp_path / "events.parquet", tmp_path / "items.parquet", tmp_path / "log", max_refused=0.1)
+    (said,) = [note for note in whole.notes if "queries held HTML" in note]
+    number = sum(bool(query and query.endswith("&amp; more")) for query in queries)
+    assert said.startswith(f"events.parquet: {number} queries held HTML, which was read as the text it shows (first: ")
+    assert said in log.notes
+    assert sorted({query for part in log for query in part.events["query"].to_pylist() if query}) == sorted(
+        {query for query in whole.events["query"].to_pylist() if query}
+    )
+
+
 def test_refused_rows_are_counted_and_said_as_by_the_reader(tmp_path, caplog):
     items = draw_items()
     pq.write_table(items, tmp_path / "items.parquet")

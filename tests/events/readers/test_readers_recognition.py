@@ -168,6 +168,82 @@ def test_typed_text_is_recognised_and_titles_of_pages_are_not():
     assert read_tables(pa.table(events | {"page": pages}), ITEMS).events["query"].null_count == rows
 
 
+def _log_with(column, rows=400):
+    events = {"uid": ["u"] * rows, "sku": [7] * rows, "ts": [NEW_YEAR + row for row in range(rows)]}
+    return pa.table(events | {"Suchbegriff": [column[row % len(column)] for row in range(rows)]})
+
+
+def test_typed_text_may_have_capitals(caplog):
+    """Half of the different searches have a capital, and some are typed in several ways; a few have signs."""
+    words = [f"red soap {row}" for row in range(50)]
+    typed = [text for n, word in enumerate(words) for text in (word.title() if n % 2 else word, None)]
+    typed[1::20] = [word.upper() for word in words[:5]]
+    for column in (typed, [*typed, "3/4 hose", None]):
+        log = read_tables(_log_with(column), ITEMS)
+        assert "query is 'Suchbegriff' (it holds text as people type it)" in log.notes[1]
+        assert log.query_source == "logged"
+    assert "looks like typed text" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("column", "is_pointed_out"),
+    [
+        # Capitals, and each text in one way: half of them are typed, perhaps.
+        ([f"{'Red' if row % 2 else 'red'} soap {row}" if row % 3 else None for row in range(100)], True),
+        # Every event has one: a log of searches, or something else.
+        ([f"red soap {row}" for row in range(60)], True),
+        # Titles, names of places, addresses, codes, single words, and texts that are all different.
+        ([f"Red Soap {row}" if row % 2 else None for row in range(100)], False),
+        ([f"New York {chr(65 + row % 26)}" if row % 2 else None for row in range(60)], False),
+        ([f"see https://shop.example/{row} now" if row % 2 else None for row in range(100)], False),
+        ([f"soap-{row}" if row % 2 else None for row in range(100)], False),
+        (
+            [f"a text that says at length more than is typed {row}" if row % 2 else None for row in range(99)],
+            False,
+        ),
+        ([f"red soap {row}" if row % 2 else None for row in range(400)], False),
+    ],
+)
+def test_what_may_be_searches_is_not_taken_and_loudly_pointed_out(column, is_pointed_out, caplog):
+    log = read_tables(_log_with(column), ITEMS)
+    assert log.query_source == "none"
+    hint = (
+        "'Suchbegriff' looks like typed text; pass --column_map query=Suchbegriff "
+        "(column_map={'query': 'Suchbegriff'}) if it holds searches."
+    )
+    assert (hint in caplog.text) == (hint in " ".join(log.notes)) == is_pointed_out
+    assert all(record.levelname == "WARNING" for record in caplog.records if "typed text" in record.message)
+    if is_pointed_out:
+        named = read_tables(_log_with(column), ITEMS, column_map={"query": "Suchbegriff"})
+        assert named.query_source == "logged" and "typed text" not in " ".join(named.notes)
+
+
+def test_titles_and_brands_are_not_pointed_out(caplog):
+    table = _log_with([f"{'Red' if row % 2 else 'red'} soap {row}" if row % 3 else None for row in range(100)])
+    for name in ("brand", "product_name", "color", "summary"):
+        read_tables(table.rename_columns(["uid", "sku", "ts", name]), ITEMS)
+    assert "typed text" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("ids", "hint"),
+    [
+        ([" 07 ", "08\t", "08"], "the same but for spaces around them. Write the tables again without them"),
+        (["07 ", " 08", "07 "], "the same but for spaces around them"),
+        (["7", "8", "8"], "the same but for zeros at the front"),
+        (["07", "08", "09"], None),
+    ],
+)
+def test_ids_that_nearly_agree_are_pointed_out(ids, hint, caplog):
+    items = pa.table({"sku": ["07", "08"], "name": ["Comb", "Soap"]})
+    with pytest.raises(DataError, match="name an item that the items table does not hold"):
+        read_tables(shop(sku=ids), items)
+    said = [record.message for record in caplog.records if "the same but for" in record.message]
+    assert len(said) == (hint is not None)
+    if hint is not None:
+        assert said[0].startswith("Ids in 'sku' of `events` and 'sku' of `items` are ") and hint in said[0]
+
+
 def test_many_views_beside_clicks_are_pointed_out():
     log = read_tables(shop(action=["view", "view", "click"]), ITEMS)
     assert any("If it means that an item was only shown, write 'impression'" in note for note in log.notes)

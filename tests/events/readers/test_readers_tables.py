@@ -365,3 +365,48 @@ def test_the_line_is_the_one_a_row_starts_on(tmp_path):
     events, items = write(tmp_path, 'user_id,item_id,timestamp,note\nu,8,1,"a\nb"\nu,9,2,c\n')
     with pytest.raises(DataError, match=r"first: line 4, item_id '9'"):
         read_tables(events, items)
+
+
+def test_html_in_texts_of_items_and_queries_is_read_as_the_text_it_shows(tmp_path):
+    """Decoded by hand; what merely has signs that HTML has stays, and so do columns that say nothing of an item."""
+    items = pa.table(
+        {
+            "item_id": ["1", "2", "3", "4"],
+            "title": ["M&uuml;ller &amp; S&ouml;hne", "R&B &lt;3", "a < b", None],
+            "description": ["<p>Soft.</p>\n<p>Red</p>", "x <y and z>\n", None, None],
+            "category": ["Furniture &gt; Chairs", '["5&quot; pipes", "R&amp;B"]', "[", None],
+            "brand": ["B&amp;O", "H&M", None, "C&amp;A"],
+            "link": ["/?a=1&amp;b=2", None, None, None],
+        }
+    )
+    events = pa.table(
+        {
+            "user_id": ["u", "u", "v"],
+            "item_id": ["1", "2", "4"],
+            "timestamp": [1546300800, 1546300801, 1546300802],
+            "query": ["sofas &amp; chairs", "R&B", None],
+        }
+    )
+    log = read_tables(events, items)
+    assert log.items.select(["title", "description", "categories", "brand", "link"]).to_pydict() == {
+        "title": ["Müller & Söhne", "R&B <3", "a < b", "C&A"],
+        "description": ["Soft. Red", "x <y and z>\n", None, None],
+        "categories": [[["Furniture", "Chairs"]], [['5" pipes', "R&B"]], [["["]], None],
+        "brand": ["B&O", "H&M", None, "C&A"],
+        "link": ["/?a=1&amp;b=2", None, None, None],
+    }
+    assert log.events["query"].to_pylist() == ["sofas & chairs", "R&B", None]
+    notes = " ".join(log.notes)
+    assert (
+        "HTML in texts of `items` was read as the text it shows: 'title' of 2 items, 'description' of 1 items, "
+        "'category' of 1 items, 'brand' of 2 items." in notes
+    )
+    # Once for the text, once for the names of a list that is written as text.
+    assert notes.count("'category' of 1 items") == 2
+    assert "`events`: 1 queries held HTML, which was read as the text it shows (first: row 0 (from 0))." in notes
+    # Without a table of items each item counts once, however many events describe it.
+    described = events.append_column("title", pa.array(["a &amp; b", "c", "d"])).take([0, 0, 1, 2])
+    described = described.set_column(2, "timestamp", pa.array([1546300800 + row for row in range(4)]))
+    log = read_tables(described)
+    assert log.items["title"].to_pylist() == ["a & b", "c", "d"]
+    assert any("'title' of 1 items." in note for note in log.notes)

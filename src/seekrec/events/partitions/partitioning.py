@@ -35,6 +35,7 @@ from seekrec.events.partitions.engines import Engine, Job, JsonObject, run_parti
 from seekrec.events.partitions.logs import ITEMS_FILE, LOG_FILE, LOG_VERSION, PartitionedLog
 from seekrec.events.partitions.scatter import EVENTS_FILE, gather_partition, read_facts, read_refused, scatter_slice
 from seekrec.events.partitions.sources import ParquetEvents, find_parquet, write_parquet
+from seekrec.events.readers.counted import Counted
 from seekrec.events.readers.quotes import Quoting
 from seekrec.events.readers.raw_tables import FileFormat
 from seekrec.events.readers.table_reading import start_reading
@@ -202,6 +203,10 @@ def _notes_of_events(
     elif all(one["are_days"] for one in scattered):
         notes.append(f"Times of {name} are days: events of one day have no order inside it.")
     notes += dict.fromkeys(note for one in scattered for note in one["notes"])
+    counted = Counted()
+    for one in scattered:
+        counted.join({said: (count, first) for said, (count, first) in one["counted"].items()})
+    notes += counted.notes(name)
     num_late, is_turned = sum(one.get("num_late", 0) for one in facts), any(one.get("is_turned") for one in facts)
     return notes + notes_of_order(name, num_late, is_turned)
 

@@ -113,6 +113,7 @@ def scatter_slice(job: Job, folder: Path) -> None:
         "num_events": num_events,
         "refused": asdict(refused),
         "notes": [*columns.notes],
+        "counted": columns.counted.found,
         "forms": [*columns.forms],
         "are_days": columns.are_days,
         "whole_floats": columns.whole_floats,

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from seekrec.errors import DataError
 from seekrec.events.checks import Finding, Source, conform
 from seekrec.events.readers.columns import drop_nothing
+from seekrec.events.readers.counted import Counted
 from seekrec.events.readers.json_lines import Kind
 from seekrec.events.readers.parquet_folders import folder_values, refuse_versioned, unify_columns
 from seekrec.events.readers.raw_tables import RawTable
@@ -220,6 +221,7 @@ class Columns:
         time_unit (`str`, *optional*): See [`~seekrec.events.read_tables`].
         timezone (`str`, *optional*): See [`~seekrec.events.read_tables`].
         notes (`dict[str, None]`): What was done, as sentences.
+        counted ([`Counted`]): What was noticed in rows.
         forms (`dict[str, None]`): What times look like, such as "seconds since 1970".
         are_days (`bool`): Whether all times read so far are days without hours.
         whole_floats (`dict[str, bool]`): Of columns of ids that are text: whether every one ended in ".0".
@@ -230,6 +232,7 @@ class Columns:
     time_unit: TimeUnit | None = None
     timezone: str | None = None
     notes: dict[str, None] = field(default_factory=dict)
+    counted: Counted = field(default_factory=Counted)
     forms: dict[str, None] = field(default_factory=dict)
     are_days: bool = True
     whole_floats: dict[str, bool] = field(default_factory=dict)
@@ -261,7 +264,8 @@ class Columns:
         self.are_days &= times.are_days and self.has_time
         names = [name for role, name in self.taken.items() if role != "timestamp"]
         table, nothing = drop_nothing(table, names, source)
-        events, notes = build_events(table, here, self.taken, times.seconds)
+        events, notes, counted = build_events(table, here, self.taken, times.seconds)
+        self.counted.join(counted.found)
         self._check_ids(table, events, here)
         self.notes |= dict.fromkeys([*nothing, *notes])
         required = ("user_id", "timestamp", "item_id")

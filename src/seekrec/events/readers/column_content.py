@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from seekrec.errors import DataError
-from seekrec.events.checks import Source
+from seekrec.events.checks import Source, is_blank
 from seekrec.events.readers.column_names import BEHAVIOR_OF_WORD
 from seekrec.events.readers.columns import to_flags, to_ids
 from seekrec.events.readers.times import PLAUSIBLE_SECONDS, Times, TimeUnit, decoded, read_times
@@ -22,10 +23,10 @@ from seekrec.util.constants import SECONDS_PER_DAY
 _SHARE_SPACED, _MIN_DISTINCT = 0.2, 20
 # Most of them have no capitals, and half of them are that short.
 _SHARE_SMALL, _TYPED_LENGTH = 0.8, 40
-
-
-# Share of ids that are known without the zeros at their front, where these were lost.
-_SHARE_LOST = 0.9
+# Or some of them have none, and some are written in several ways: with and without capitals.
+_SHARE_SMALL_VARIED, _SHARE_VARIED = 0.2, 0.02
+# Few have signs that addresses and codes have; more of them leave a doubt.
+_SHARE_SIGNS, _SHARE_MARKED = 0.02, 0.1
 
 # Stands for the table in messages that nobody sees.
 NOWHERE = Source("a sample")
@@ -162,20 +163,37 @@ def holds_names(column: pa.ChunkedArray) -> bool:
 
 def looks_typed(column: pa.ChunkedArray) -> bool:
     """Return whether a column contains text as people type it: short, of several words, some of it often."""
+    return _typed(column) == "surely"
+
+
+def may_be_typed(column: pa.ChunkedArray) -> bool:
+    """Return whether a column contains text that people may have typed, where [`looks_typed`] is not sure."""
+    return _typed(column) == "perhaps"
+
+
+def _typed(column: pa.ChunkedArray) -> Literal["surely", "perhaps", "no"]:
     array = decoded(column)
-    if not is_text(array.type) or not array.null_count:
-        return False
-    texts = array.drop_null()
+    if not is_text(array.type):
+        return "no"
+    texts = array.filter(pc.invert(is_blank(array)))
     different = texts.unique()
-    if len(different) < _MIN_DISTINCT or len(different) > 0.9 * len(texts) or not holds_words(column):
-        return False
-    spaced = to_mask(pc.match_substring_regex(different, r"\S\s+\S"))
-    # Titles of pages, places and products have capitals; addresses and codes have signs.
-    small = to_mask(pc.equal(pc.utf8_lower(different), different))
-    has_signs = to_mask(pc.match_substring_regex(different, r"[/@=_<>{}]|\d{5}"))
-    lengths = pc.utf8_length(different).to_numpy()
-    is_short = np.median(lengths) <= _TYPED_LENGTH
-    return bool(spaced.mean() >= _SHARE_SPACED and small.mean() >= _SHARE_SMALL and is_short and not has_signs.any())
+    if len(different) < _MIN_DISTINCT or len(different) > 0.9 * len(texts) or not holds_words(texts):
+        return "no"
+    spaced = to_mask(pc.match_substring_regex(different, r"\S\s+\S")).mean()
+    signs = to_mask(pc.match_substring_regex(different, r"[/@=_<>{}]|\d{5}")).mean()
+    is_short = np.median(pc.utf8_length(different).to_numpy()) <= _TYPED_LENGTH
+    if spaced < _SHARE_SPACED or signs > _SHARE_MARKED or not is_short:
+        return "no"
+    # Titles of pages, places and products have capitals, and one way to write them; addresses and codes have signs.
+    small = to_mask(pc.equal(pc.utf8_lower(different), different)).mean()
+    folded = pc.utf8_lower(pc.replace_substring_regex(pc.utf8_trim_whitespace(different), r"\s+", " "))
+    ways = pc.value_counts(folded).field("counts").to_numpy()
+    varies = (ways > 1).mean() >= _SHARE_VARIED
+    # A log in which every event is a search has its name for it.
+    is_typed = small >= _SHARE_SMALL or (small >= _SHARE_SMALL_VARIED and varies)
+    if is_typed and signs <= _SHARE_SIGNS and len(texts) < len(array):
+        return "surely"
+    return "perhaps" if varies or small >= _SHARE_SMALL_VARIED else "no"
 
 
 def shown(column: pa.ChunkedArray) -> str:
@@ -200,16 +218,7 @@ def share_known(ids: pa.ChunkedArray, known: pa.ChunkedArray) -> float | None:
     return float(to_mask(pc.is_in(one, value_set=other)).mean())
 
 
-def have_lost_zeros(ids: pa.ChunkedArray, known: pa.ChunkedArray) -> bool:
-    """Return whether ids would be known if zeros at their front did not count."""
-    one, other = (
-        pc.utf8_ltrim(to_ids(column, "item_id", NOWHERE), characters="0").drop_null() for column in (ids, known)
-    )
-    return len(one) > 0 and bool(to_mask(pc.is_in(one, value_set=other)).mean() >= _SHARE_LOST)
-
-
 __all__ = [
-    "have_lost_zeros",
     "share_known",
     "NOWHERE",
     "all_equal",
@@ -225,6 +234,7 @@ __all__ = [
     "is_id_column",
     "is_text_column",
     "looks_typed",
+    "may_be_typed",
     "read_sample",
     "same_times",
     "says_day_of",

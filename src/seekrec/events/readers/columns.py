@@ -208,7 +208,7 @@ def to_category_paths(column: pa.ChunkedArray, name: str, source: Source, *, sep
         if written is not None:
             array = pa.array(
                 [
-                    [path] if one is None and path else one
+                    [[step.strip() for step in path]] if one is None and path else one
                     for one, path in zip(written, array.to_pylist(), strict=True)
                 ],
                 pa.list_(pa.list_(pa.string())),

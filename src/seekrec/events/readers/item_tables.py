@@ -8,7 +8,7 @@ used as titles, and a note says that nothing can be learned from them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,7 @@ from seekrec.events.readers.recognition import Recognition
 from seekrec.events.readers.times import decoded
 from seekrec.schema import ITEM_FEATURES
 from seekrec.util.arrow import is_list, is_text, to_mask
+from seekrec.util.markup import strip_column
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def build_items(
     Returns:
         `tuple`: Columns of `ITEM_FEATURES` other than times, and others; notes on how they were made.
     """
-    notes: list[str] = []
+    raw, notes = _strip_html(raw, found, source, ids)
     columns: dict[str, pa.Array | pa.ChunkedArray] = {}
     of_item = None if ids is None else _first_rows(ids)
     columns["item_id"] = (
@@ -84,6 +85,28 @@ def build_items(
             columns["queries"] = raw[found.taken["queries"]]
     columns["title"], more = _write_titles(columns, names, source)
     return columns, notes + more
+
+
+def _strip_html(raw: pa.Table, found: Recognition, source: Source, ids: pa.Array | None) -> tuple[pa.Table, list[str]]:
+    """Return the table without HTML in what says what an item is, and a note on how many items had some."""
+    roles = [found.taken[role] for role in ("title", "description", "categories", "queries") if role in found.taken]
+    counts = {}
+    for name in dict.fromkeys([*roles, *found.texts()]):
+        array = decoded(raw[name])
+        stripped, rows = strip_column(array)
+        if name == found.taken.get("categories") and is_text(array.type) and len(rows):
+            # Quotes inside of lists that are written as text would end their names; these are stripped when read.
+            is_list_text = pc.starts_with(pc.utf8_ltrim_whitespace(array), "[")
+            stripped, rows = pc.if_else(is_list_text, array, stripped), rows[~to_mask(is_list_text)[rows]]
+        if len(rows):
+            counts[name] = len(rows) if ids is None else len(ids.take(pa.array(rows)).drop_null().unique())
+            raw = raw.set_column(raw.column_names.index(name), name, stripped)
+    return raw, [_note_of_html(source, counts)] if counts else []
+
+
+def _note_of_html(source: Source, counts: Mapping[str, int]) -> str:
+    had = ", ".join(f"{name!r} of {count} items" for name, count in counts.items())
+    return f"HTML in texts of {source.name} was read as the text it shows: {had}."
 
 
 def _can_be_read(column: pa.ChunkedArray) -> bool:
@@ -125,7 +148,8 @@ def _read_categories(
         column = pa.chunked_array([array.cast(pa.string())])
     elif separator is None and is_text(array.type):
         separator, notes = _find_separator(array, name, source)
-    return to_category_paths(column, "categories", source, separator=separator or ">"), notes
+    paths, rows = strip_column(to_category_paths(column, "categories", source, separator=separator or ">"))
+    return paths, [*notes, *([_note_of_html(source, {name: len(rows)})] if len(rows) else [])]
 
 
 def _find_separator(text: pa.Array, name: str, source: Source) -> tuple[str, list[str]]:

@@ -19,7 +19,6 @@ from seekrec.events.readers.column_content import (
     all_equal,
     anything,
     could_be_times,
-    have_lost_zeros,
     holds_actions,
     holds_behaviors,
     holds_flags,
@@ -44,6 +43,7 @@ from seekrec.events.readers.column_names import (
     Groups,
     find_named,
 )
+from seekrec.events.readers.hints import hints_of_ids, hints_of_queries
 from seekrec.events.readers.times import TimeUnit, decoded
 from seekrec.util.actions import plain_name
 from seekrec.util.arrow import is_text
@@ -68,6 +68,7 @@ class Recognition:
         reasons (`dict[str, str]`): Why, by our name.
         problems (`list[str]`): What has two readings, with the way out.
         remarks (`list[str]`): What was not taken although its name suggests it.
+        hints (`list[str]`): What to look at: columns that may be meant, ids that nearly agree.
         levels (`list[str]`): Columns that hold a step of the category path each, where several do.
     """
 
@@ -77,6 +78,7 @@ class Recognition:
     reasons: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    hints: list[str] = field(default_factory=list)
     levels: list[str] = field(default_factory=list)
 
     def free(self) -> list[str]:
@@ -233,6 +235,8 @@ def recognize_events(found: Recognition, sample: pa.Table, *, unit: TimeUnit | N
     _take_unnamed(found, "action", sample, holds_only_actions, "all its words are actions")
     _take_unnamed(found, "timestamp", sample, holds_plausible_times, "it contains times")
     _take_unnamed(found, "query", sample, looks_typed, "it contains text as people type it")
+    if "query" not in found.taken and not found.is_refused("query"):
+        found.hints += hints_of_queries(found.name, sample, found.free())
     if "user_id" not in found.taken and not found.is_refused("user_id"):
         session = found.taken.pop("session_id", None)
         if session is not None:
@@ -306,11 +310,8 @@ def _take_pair(
     known = "" if share is None else f"{share:.1%} of its ids are in {items.name}"
     events.take("item_id", one, known)
     items.take("item_id", other, "")
-    if share is not None and share < _SHARE_KNOWN and have_lost_zeros(event_sample[one], item_table[other]):
-        events.remarks.append(
-            f"Ids in {one!r} of {events.name} and {other!r} of {items.name} are the same but for zeros at the front: "
-            "one of the tables was written with ids as numbers. Write it again with ids as text."
-        )
+    which = f"{one!r} of {events.name} and {other!r} of {items.name}"
+    events.hints += hints_of_ids(event_sample[one], item_table[other], which)
 
 
 def _take_named(

@@ -89,7 +89,7 @@ class Reading:
                 notes.append(note)
             if raw is not None and raw.dialect:
                 notes.append(f"{found.name} has {raw.dialect}.")
-            notes += found.remarks
+            notes += [*found.remarks, *found.hints]
         return notes
 
 
@@ -114,6 +114,8 @@ def start_reading(
     reading.items.sort(_ITEM_ROLES)
     for line in reading.report():
         logger.info(line)
+    for hint in (*reading.events.hints, *reading.items.hints):
+        logger.warning(hint)
     return reading
 
 

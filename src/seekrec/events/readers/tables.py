@@ -22,16 +22,16 @@ from seekrec.events.checks import Finding, Limits, Source, check_max_refused, no
 from seekrec.events.log import EventLog
 from seekrec.events.readers.column_names import is_flag_name
 from seekrec.events.readers.columns import drop_nothing, to_actions, to_behaviors, to_ids, to_text
+from seekrec.events.readers.counted import Counted
 from seekrec.events.readers.item_tables import build_items
 from seekrec.events.readers.kept_rows import keep_events, keep_items
 from seekrec.events.readers.quotes import Quoting
 from seekrec.events.readers.raw_tables import FileFormat
-from seekrec.events.readers.recognition import (
-    Recognition,
-)
+from seekrec.events.readers.recognition import Recognition
 from seekrec.events.readers.table_reading import Reading, start_reading
 from seekrec.events.readers.times import Times, TimeUnit, are_positions, read_times
 from seekrec.schema import IMPRESSION, RECOMMENDATION, SEARCH
+from seekrec.util.markup import strip_column
 
 logger = logging.getLogger(__name__)
 
@@ -229,7 +229,7 @@ def _read_clock(
 
 def build_events(
     raw: pa.Table, source: Source, taken: Mapping[str, str], seconds: pa.Array
-) -> tuple[pa.Table, list[str]]:
+) -> tuple[pa.Table, list[str], Counted]:
     """Turn a table of events, or a part of one, into our columns; nothing is left out.
 
     Args:
@@ -239,10 +239,10 @@ def build_events(
         seconds (`pyarrow.Array`): The times.
 
     Returns:
-        `tuple`: Our columns; notes for the log.
+        `tuple`: Our columns; notes for the log; what was counted for more.
     """
     columns: dict[str, pa.Array] = {"timestamp": seconds}
-    notes = []
+    notes, counted = [], Counted()
     for role, name in taken.items():
         column = raw[name]
         if role in ("user_id", "item_id", "session_id"):
@@ -258,7 +258,8 @@ def build_events(
         elif role == "behavior":
             columns[role] = to_behaviors(column, role, source)
         elif role in ("query", "geohash"):
-            columns[role] = to_text(column, role, source)
+            columns[role], had_html = strip_column(to_text(column, role, source))
+            counted.add("queries held HTML, which was read as the text it shows", had_html, source)
     if "behavior" not in columns and "query" in columns:
         is_search = pc.is_valid(columns["query"])
         if "action" in columns:
@@ -268,15 +269,15 @@ def build_events(
             )
         columns["behavior"] = pc.if_else(pc.fill_null(is_search, False), SEARCH, RECOMMENDATION)
         notes.append(f"{source.name} has no column behavior: an event with a query is a search.")
-    return pa.table(columns), notes
+    return pa.table(columns), notes, counted
 
 
 def _keep_events(
     raw: pa.Table, source: Source, found: Recognition, clock: _Clock, items: pa.Table, limits: Limits | float
 ) -> tuple[pa.Table, list[str]]:
     times = clock.times
-    columns, notes = build_events(raw, source, found.taken, times.seconds)
-    notes = [*source.remarks, *clock.notes, *notes]
+    columns, notes, counted = build_events(raw, source, found.taken, times.seconds)
+    notes = [*source.remarks, *clock.notes, *notes, *counted.notes(source.name)]
     events, left_out = keep_events(
         columns,
         items,
