@@ -180,7 +180,7 @@ def test_typed_text_may_have_capitals(caplog):
     typed[1::20] = [word.upper() for word in words[:5]]
     for column in (typed, [*typed, "3/4 hose", None]):
         log = read_tables(_log_with(column), ITEMS)
-        assert "query is 'Suchbegriff' (it holds text as people type it)" in log.notes[1]
+        assert "query is 'Suchbegriff' (it contains text as people type it)" in log.notes[1]
         assert log.query_source == "logged"
     assert "looks like typed text" not in caplog.text
 
