@@ -3,8 +3,9 @@
 
 import json
 import shutil
-from dataclasses import make_dataclass
+from dataclasses import make_dataclass, replace
 
+import pyarrow as pa
 import pytest
 from kite_shop import COMMAND, make_catalog, make_log, write_model_folder
 
@@ -96,6 +97,16 @@ def test_description_is_gathered_from_the_folder(folder, complete):
     assert semantic["after"]["collision_rate"] == 0
     # The catalogue was made by the same learner from the same vectors, so items moved only where they collided.
     assert 0 < semantic["num_moved"] <= 12 * semantic["before"]["collision_rate"] + 1e-9
+
+
+def test_examples_without_a_title_are_called_what_answers_call_them(folder, complete):
+    catalog = complete[1].catalog
+    number = catalog.items.schema.get_field_index("title")
+    titles = pa.array([None, " ", *catalog.items["title"].to_pylist()[2:]], pa.string())
+    changed = replace(catalog, items=catalog.items.set_column(number, "title", titles))
+    changed.save(folder / "catalog")
+    shown = [item["title"] for item in describe(folder)["example"]["items"]]
+    assert shown == changed.titles(["i0", "i1"]) and all(title.strip() for title in shown)
 
 
 def test_description_without_a_run_file(folder):

@@ -125,7 +125,11 @@ def test_unknown_items_cannot_be_deleted(serve):
     client = serve("intsr")
     one, many = client.delete("/items/nothing"), client.request("DELETE", "/items", json={"item_ids": ["i0", "no"]})
     assert one.status_code == 404 and many.status_code == 404
-    assert many.json()["detail"][0]["msg"] == "`item_ids` names 'no', which the catalogue does not hold."
+    for refused, field, place in ((many, "item_ids", "body"), (one, "item_id", "path")):
+        (line,) = refused.json()["detail"]
+        item_id = "no" if refused is many else "nothing"
+        assert line["msg"] == f"`{field}` names {item_id!r}, which the catalogue does not hold."
+        assert line["loc"] == [place, field]
     assert client.get("/items/i0").status_code == 200
 
 

@@ -254,7 +254,10 @@ def _example(catalog: Catalog) -> dict[str, object]:
     names = [name for item in items for path in item["categories"] or [] for name in path[-1:] if name]
     titles = [item["title"] for item in items if item["title"]]
     query = " ".join((names + titles + ["something new"])[0].split())[:80]
+    shown = catalog.titles_of_rows(rows)
     return {
-        "items": [{"item_id": item["item_id"], "title": (item["title"] or "")[:80]} for item in items],
+        "items": [
+            {"item_id": item["item_id"], "title": str(title)[:80]} for item, title in zip(items, shown, strict=True)
+        ],
         "query": query,
     }

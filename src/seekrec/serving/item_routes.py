@@ -45,7 +45,7 @@ async def put_item(item_id: ItemId, message: ItemMessage, service: Served) -> Ch
 @item_router.delete("/items/{item_id:path}")
 async def delete_item(item_id: ItemId, service: Served) -> Changed:
     """Take an item out of answers."""
-    changed, now = await service.models.delete_items([item_id])
+    changed, now = await service.models.delete_items([item_id], argument="item_id")
     return Changed(changed=changed, catalog_version=now)
 
 

@@ -83,15 +83,15 @@ def _is_held(value: object, held: object, kind: pa.DataType) -> bool:
     return bool(to_column_type(value, kind).as_py() == held)
 
 
-def removals(catalog: Catalog, item_ids: Sequence[str]) -> list[ItemChange]:
-    """Return what deleting items changes: those of them that are not removed yet.
+def removals(catalog: Catalog, item_ids: Sequence[str], *, argument: str = "item_ids") -> list[ItemChange]:
+    """Return what deleting items changes: those of them that are not removed yet; `argument` names them in messages.
 
     Raises:
         UnknownItemError: If the catalogue does not contain an id.
     """
     for item_id in item_ids:
         if item_id not in catalog.id_map:
-            raise UnknownItemError(f"`item_ids` names {item_id!r}, which the catalogue does not hold.")
+            raise UnknownItemError(f"`{argument}` names {item_id!r}, which the catalogue does not hold.")
     rows = catalog.id_map.rows
     return [
         ItemChange(item_id, {}, True) for item_id in dict.fromkeys(item_ids) if not catalog.is_removed[rows[item_id]]

@@ -107,13 +107,15 @@ class LivingModels:
         except DataError as error:
             raise DataError(f"`items` cannot be used: {error}") from error
 
-    async def delete_items(self, item_ids: Sequence[str]) -> tuple[int, int]:
-        """Take items out of answers; as [`put_items`].
+    async def delete_items(self, item_ids: Sequence[str], *, argument: str = "item_ids") -> tuple[int, int]:
+        """Take items out of answers; as [`put_items`]. `argument` names the ids in messages.
 
         Raises:
             UnknownItemError: If the catalogue does not contain an id.
         """
-        return await self._in_order(lambda: self._change(lambda: removals(self.model.catalog, item_ids)))
+        return await self._in_order(
+            lambda: self._change(lambda: removals(self.model.catalog, item_ids, argument=argument))
+        )
 
     async def use(self, name: str) -> None:
         """Let another model answer, from the next batch on; the other processes follow.

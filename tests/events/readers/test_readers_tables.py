@@ -410,3 +410,47 @@ def test_html_in_texts_of_items_and_queries_is_read_as_the_text_it_shows(tmp_pat
     log = read_tables(described)
     assert log.items["title"].to_pylist() == ["a & b", "c", "d"]
     assert any("'title' of 1 items." in note for note in log.notes)
+
+
+def test_times_that_lie_decades_from_the_others_are_counted():
+    """Of a hundred times of one month 0 and 2099 are odd; of half a century none is, and positions are no times."""
+    items = pa.table({"item_id": ["1"], "title": ["Comb"]})
+    recent = [1_700_000_000 + 20_000 * row for row in range(100)]
+
+    def notes(times, **settings):
+        events = pa.table({"user_id": ["u"] * len(times), "item_id": ["1"] * len(times), "timestamp": times})
+        return [note for note in read_tables(events, items, **settings).notes if "decades" in note]
+
+    # 4,070,908,800 is 2099-01-01: 129 years of 365 days and 32 leap days (1972 to 2096) of 86,400 seconds.
+    said = "times lie decades from most others; if they stand for nothing, leave their rows out (first: row"
+    assert notes([*recent, 0, 4_070_908_800, 0]) == [f"`events`: 3 {said} 100 (from 0), 1970-01-01)."]
+    assert notes([4_070_908_800, *recent]) == [f"`events`: 1 {said} 0 (from 0), 2099-01-01)."]
+    assert notes(recent) == []
+    assert notes([*recent, recent[0] - 9 * 365 * 86_400]) == []
+    assert notes([800_000_000 + 9_000_000 * row for row in range(100)]) == []
+    assert notes([*range(1, 101), 4_070_908_800], has_time=False) == []
+
+
+def test_items_without_a_title_are_counted_by_what_they_are_called():
+    items = pa.table(
+        {
+            "item_id": ["1", "2", "3", "4", "5"],
+            "title": ["Comb", None, " ", None, "Soap"],
+            "description": [None, "Soft.", "Red.", None, "Red."],
+            "brand": ["A", "B", None, "C", None],
+        }
+    )
+    events = pa.table({"user_id": ["u"], "item_id": ["1"], "timestamp": [1546300800]})
+
+    def notes(table):
+        log = read_tables(events, table, max_refused=0.5)
+        return [note for note in log.notes if "no title" in note]
+
+    described = "2 are shown by the start of their description."
+    assert notes(items) == [
+        f"3 items of `items` have no title: 1 are named by their brand and categories and {described}"
+    ]
+    assert notes(items.drop_columns(["brand"])) == [f"2 items of `items` have no title: {described}"]
+    named = "1 items of `items` have no title: 1 are named by their brand and categories."
+    assert notes(items.take([0, 3])) == [named]
+    assert notes(items.take([0, 4])) == []

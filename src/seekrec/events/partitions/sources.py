@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from seekrec.errors import DataError
 from seekrec.events.checks import Finding, Source, conform
 from seekrec.events.readers.columns import drop_nothing
-from seekrec.events.readers.counted import Counted
+from seekrec.events.readers.counted import Counted, count_odd_times
 from seekrec.events.readers.json_lines import Kind
 from seekrec.events.readers.parquet_folders import folder_values, refuse_versioned, unify_columns
 from seekrec.events.readers.raw_tables import RawTable
@@ -265,6 +265,8 @@ class Columns:
         names = [name for role, name in self.taken.items() if role != "timestamp"]
         table, nothing = drop_nothing(table, names, source)
         events, notes, counted = build_events(table, here, self.taken, times.seconds)
+        if self.has_time:
+            count_odd_times(times.seconds, here, counted)
         self.counted.join(counted.found)
         self._check_ids(table, events, here)
         self.notes |= dict.fromkeys([*nothing, *notes])

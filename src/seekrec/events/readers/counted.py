@@ -7,8 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from seekrec.events.checks import Source
+from seekrec.util.arrow import to_mask
+from seekrec.util.constants import SECONDS_PER_DAY
+
+# Distance of odd times from the median of all: ten years, and so many median distances.
+_FAR, _DISTANCES = 3_653 * SECONDS_PER_DAY, 5
 
 
 @dataclass
@@ -46,4 +53,30 @@ class Counted:
         return [f"{name}: {count} {said} (first: {first})." for said, (count, first) in self.found.items()]
 
 
-__all__ = ["Counted"]
+def count_odd_times(seconds: pa.Array, source: Source, counted: Counted) -> None:
+    """Count times that lie decades from most others: 1970 and 2099 often stand for nothing.
+
+    Half of the times lie nearer to their median than the median distance; odd ones lie ten years and five times that
+    distance away.
+
+    Args:
+        seconds (`pyarrow.Array`): int64 seconds since the epoch, null for none.
+        source ([`Source`]): The table.
+        counted ([`Counted`]): Where they are counted.
+    """
+    rows = np.flatnonzero(to_mask(pc.is_valid(seconds)))
+    if not len(rows):
+        return
+    times = seconds.drop_null().to_numpy(zero_copy_only=False).astype(np.int64)
+    distance = np.abs(times - np.median(times))
+    odd = np.flatnonzero(distance > _FAR + _DISTANCES * np.median(distance))
+    if len(odd):
+        counted.add(
+            "times lie decades from most others; if they stand for nothing, leave their rows out",
+            rows[odd],
+            source,
+            shown=str(np.datetime64(int(times[odd[0]]), "s").astype("datetime64[D]")),
+        )
+
+
+__all__ = ["Counted", "count_odd_times"]

@@ -181,9 +181,11 @@ def _write_titles(
     count = len(columns["item_id"])
     nothing = pa.nulls(count, pa.string())
     title, description = (decoded(columns.get(role, nothing)) for role in ("title", "description"))
-    needs = to_mask(pc.and_(is_blank(title), is_blank(description)))
+    untitled = to_mask(is_blank(title))
+    needs = untitled & to_mask(is_blank(description))
+    num_described = int(untitled.sum() - needs.sum())
     if not needs.any():
-        return title, []
+        return title, _note_of_titles(source, num_described, 0)
     rows = pa.array(np.flatnonzero(needs))
     parts = [text.take(rows) for text in names]
     if "categories" in columns:
@@ -204,10 +206,18 @@ def _write_titles(
         )
         logger.warning(note)
         return decoded(columns["item_id"]), [note]
-    if not num_made:
-        return title, []
     written = pc.replace_with_mask(title, pa.array(needs), made)
-    return written, [f"{num_made} items of {source.name} have no title and are named by their brand and categories."]
+    return written, _note_of_titles(source, num_described, num_made)
+
+
+def _note_of_titles(source: Source, num_described: int, num_made: int) -> list[str]:
+    """Say how many items have no title, and what they are called; those that have no text at all are left out."""
+    ways = (
+        (num_made, "named by their brand and categories"),
+        (num_described, "shown by the start of their description"),
+    )
+    named = " and ".join(f"{count} are {way}" for count, way in ways if count)
+    return [f"{num_described + num_made} items of {source.name} have no title: {named}."] if named else []
 
 
 __all__ = ["build_items"]

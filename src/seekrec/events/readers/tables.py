@@ -22,7 +22,7 @@ from seekrec.events.checks import Finding, Limits, Source, check_max_refused, no
 from seekrec.events.log import EventLog
 from seekrec.events.readers.column_names import is_flag_name
 from seekrec.events.readers.columns import drop_nothing, to_actions, to_behaviors, to_ids, to_text
-from seekrec.events.readers.counted import Counted
+from seekrec.events.readers.counted import Counted, count_odd_times
 from seekrec.events.readers.item_tables import build_items
 from seekrec.events.readers.kept_rows import keep_events, keep_items
 from seekrec.events.readers.quotes import Quoting
@@ -277,6 +277,8 @@ def _keep_events(
 ) -> tuple[pa.Table, list[str]]:
     times = clock.times
     columns, notes, counted = build_events(raw, source, found.taken, times.seconds)
+    if clock.has_time:
+        count_odd_times(times.seconds, source, counted)
     notes = [*source.remarks, *clock.notes, *notes, *counted.notes(source.name)]
     events, left_out = keep_events(
         columns,
