@@ -246,6 +246,8 @@ class TestMasks:
             ({"price": (1, 2, 3)}, RequestError, r"`price` is the tuple \(1, 2, 3\); a tuple is a range"),
             ({"price": (3, 1)}, RequestError, r"range \(3, 1\), whose lowest is above its highest"),
             ({"price": "cheap"}, RequestError, "`price` is 'cheap', which cannot be compared .* double"),
+            ({"price": ("5", "20")}, RequestError, r"`price` is \('5', '20'\), which cannot be compared .* double"),
+            ({"categories": "KITES"}, RequestError, "contain 'KITES', but no item .* .did you mean 'Kites'"),
             ({"price": ["cheap"]}, RequestError, "cannot be compared with a column of type double"),
             ({"title_contains": ""}, RequestError, "`title_contains` is ''; pass the text to look for"),
             ({"title_contains": "caf\ud800"}, RequestError, "`title_contains` contains .* half of a surrogate pair"),
@@ -256,6 +258,17 @@ class TestMasks:
     def test_where_refuses(self, catalog, filters, error, message):
         with pytest.raises(error, match=message):
             catalog.where(**filters)
+
+    def test_a_text_that_no_item_has_is_logged_once(self, catalog, caplog):
+        """A brand may be sold out, so nothing is refused; of a list column a name that nobody has is a slip."""
+        for brand in ("acme", "acme", ["Nobody"]):
+            assert not catalog.where(brand=brand).any()
+        assert [record.getMessage() for record in caplog.records] == [
+            "The filter `brand` is 'acme', which no item of the catalogue has (did you mean 'Acme'?)."
+        ]
+        assert catalog.where(brand=["Nobody", "Zenith"]).sum() == 1
+        assert not catalog.where(price=1e9).any()
+        assert len(caplog.records) == 1
 
     @pytest.mark.parametrize(
         ("values", "is_range"),

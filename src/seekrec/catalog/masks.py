@@ -8,6 +8,7 @@ them, and cached.
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Iterable
 
 import numpy as np
@@ -19,8 +20,12 @@ from seekrec.schema import check_characters, shown
 from seekrec.util.arrow import is_list, is_text, to_mask
 from seekrec.util.ragged import Ragged
 
+logger = logging.getLogger(__name__)
+
 _FIRST_SECOND = np.iinfo(np.int64).min
 _LAST_SECOND = np.iinfo(np.int64).max
+# Among more values a like one is known by its letters alone, in capitals or not: comparing each takes seconds.
+_MOST_COMPARED = 20_000
 # One number, with a currency or a unit perhaps: $9.99, 10 kg; no date.
 _NUMBER_AS_TEXT = r"^\D{0,8}\d[\d.,'’\s]*\D{0,8}$"
 
@@ -37,6 +42,7 @@ class ItemFilters:
         self._members: dict[str, _Members] = {}
         self._lowered: dict[str, pa.ChunkedArray] = {}
         self._has_numbers: dict[str, bool] = {}
+        self._was_empty: set[str] = set()
         self._period: tuple[np.ndarray, np.ndarray] | None = None
 
     def available(self, at: int) -> np.ndarray:
@@ -84,6 +90,9 @@ class ItemFilters:
     def matches(self, column: str, wanted: object) -> np.ndarray:
         """Mark the items that have a wanted value in a column; null never matches.
 
+        Of a text column a value that no item has is no error: a shop may be out of a brand. What may have been meant
+        is logged, once for each column.
+
         Args:
             column (`str`): A column of the items table.
             wanted: A pair `(lowest, highest)`, both included and `None` for open; or a list or set of values; or one
@@ -110,13 +119,27 @@ class ItemFilters:
                 self._check_range(column)
                 return _in_range(column, values, wanted)
             if isinstance(wanted, (list, set, frozenset, np.ndarray)):
-                return to_mask(pc.is_in(values, value_set=pa.array(list(wanted), type=values.type), skip_nulls=True))
-            return to_mask(pc.equal(values, to_column_type(wanted, values.type)))
+                asked = list(wanted)
+                found = to_mask(pc.is_in(values, value_set=pa.array(asked, type=values.type), skip_nulls=True))
+            else:
+                asked = [wanted]
+                found = to_mask(pc.equal(values, to_column_type(wanted, values.type)))
         except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
             raise RequestError(
                 f"The filter `{column}` is {shown(wanted)}, which cannot be compared with a column of type "
                 f"{values.type}; pass a value of that type."
             ) from error
+        if not found.any():
+            self._log_what_was_meant(column, [one for one in asked if isinstance(one, str)])
+        return found
+
+    def _log_what_was_meant(self, column: str, asked: list[str]) -> None:
+        if column in self._was_empty or not asked:
+            return
+        self._was_empty.add(column)
+        known = pc.unique(self.items.column(column)).drop_null().to_pylist()
+        near = next(filter(None, (_suggestion(one, known) for one in asked)), "")
+        logger.warning("The filter `%s` is %s, which no item of the catalogue has%s.", column, shown(asked[0]), near)
 
     def _check_range(self, column: str) -> None:
         values = self.items.column(column)
@@ -193,15 +216,16 @@ def _in_range(column: str, values: pa.ChunkedArray, bounds: tuple[object, ...]) 
             "choice of values."
         )
     lowest, highest = bounds
-    if lowest is not None and highest is not None and pc.greater(pa.scalar(lowest), pa.scalar(highest)).as_py():
-        raise RequestError(
-            f"The filter `{column}` is the range {shown(bounds)}, whose lowest is above its highest; swap them."
-        )
     mask = to_mask(pc.is_valid(values))
+    # Compared with the column first: bounds of another type than its are no range, whatever their order.
     if lowest is not None:
         mask &= to_mask(pc.greater_equal(values, to_column_type(lowest, values.type)))
     if highest is not None:
         mask &= to_mask(pc.less_equal(values, to_column_type(highest, values.type)))
+    if lowest is not None and highest is not None and pc.greater(pa.scalar(lowest), pa.scalar(highest)).as_py():
+        raise RequestError(
+            f"The filter `{column}` is the range {shown(bounds)}, whose lowest is above its highest; swap them."
+        )
     return mask
 
 
@@ -225,5 +249,8 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _suggestion(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+    by_letters = {value.casefold(): value for value in known}
+    near = [name.casefold()] if name.casefold() in by_letters else []
+    if not near and len(by_letters) <= _MOST_COMPARED:
+        near = difflib.get_close_matches(name.casefold(), by_letters, n=1)
+    return f" (did you mean {by_letters[near[0]]!r}?)" if near else ""
