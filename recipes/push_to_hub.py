@@ -92,7 +92,8 @@ def main(arguments: PushArguments, data: DataArguments) -> None:
         else:
             own = source / "results.json"
             results = read_results(arguments.results or own) if arguments.results or own.is_file() else None
-            print(publishable_text(format_table(results)) if results else "The folder contains no results.")
+            if results:
+                print(publishable_text(format_table(results)))
             files = prepare_model(
                 source,
                 folder,
@@ -103,6 +104,8 @@ def main(arguments: PushArguments, data: DataArguments) -> None:
                 results=results,
                 **given,
             )
+            if not results:
+                print("The folder contains no results.")
 
         # 3. Upload it, as one commit.
         if arguments.dry_run:

@@ -206,3 +206,13 @@ def test_secrets_and_links_are_not_published(folder, tmp_path, monkeypatch):
     (folder / "notes.txt").symlink_to(tmp_path / "private.txt")
     with pytest.raises(ConfigurationError, match=r"notes\.txt is a symbolic link"):
         copy_model(folder, tmp_path / "other", card="# card\n")
+
+
+def test_the_folder_of_a_run_leads_to_its_model(folder, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(folder, run / "model")
+    with pytest.raises(
+        CheckpointError, match=r"run does not contain a model: there is no config.json; did you mean .*run/model\?"
+    ):
+        check_model_folder(run)
+    check_model_folder(run / "model")

@@ -16,6 +16,7 @@ from transformers import AutoConfig
 from seekrec.catalog import CATALOG_FOLDER, Catalog
 from seekrec.errors import CatalogError, ConfigurationError, DataError
 from seekrec.identifiers import AssignmentResult, identifier_quality
+from seekrec.models.checkpoint import refuse_no_model
 from seekrec.models.manifest import Part, check_part, part_files, read_json, replace_part
 from seekrec.models.repository import add_module
 from seekrec.recipes.record import RUN_FILE, write_run
@@ -43,13 +44,16 @@ def check_model_folder(folder: str | Path, *, with_processor: bool = True) -> Ca
 
     Raises:
         ConfigurationError: If files are missing; all of them are named.
-        CheckpointError: If files were changed, or are of different models; results of other weights too.
+        CheckpointError: If it is the folder of a run, with that of the model in it; if files were changed, or are of
+            different models; results of other weights too.
         CatalogError: If the catalogue is damaged or not the one the weights were trained for.
     """
     source = Path(folder)
     if not source.is_dir():
         raise ConfigurationError(f"{source} is not a folder; train a model, or pass the folder of a trained one.")
     path = source / "config.json"
+    if (source / "model" / path.name).is_file():
+        refuse_no_model(source)  # a run's folder
     config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     # Both kinds of family keep a hash of what their weights belong to: identifiers, or the rows of items.
     compares_vectors = config.get("items_hash") is not None

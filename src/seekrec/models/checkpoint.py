@@ -38,10 +38,8 @@ def named_model(source: str | os.PathLike[str]) -> Iterator[None]:
         CheckpointError: If it is neither.
     """
     folder = Path(source)
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        inner = folder / "model"
-        meant = f"did you mean {inner}?" if (inner / "config.json").is_file() else "name the folder of a trained one."
-        raise CheckpointError(f"{source} does not contain a model: there is no config.json; {meant}")
+    if folder.is_dir():
+        refuse_no_model(folder)
     if not folder.is_dir() and not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(source)):
         raise CheckpointError(
             f"There is no folder {source}; pass the folder of a trained model, or a repository of the Hub: user/name."
@@ -55,6 +53,18 @@ def named_model(source: str | os.PathLike[str]) -> Iterator[None]:
         raise CheckpointError(
             f"{source} is not a local folder, and was not found on the Hub either: {said}"
         ) from error
+
+
+def refuse_no_model(folder: Path) -> None:
+    """Refuse a folder that holds no model; in that of a run it lies one folder further in.
+
+    Raises:
+        CheckpointError: If there is no configuration.
+    """
+    if not (folder / "config.json").is_file():
+        inner = folder / "model"
+        meant = f"did you mean {inner}?" if (inner / "config.json").is_file() else "name the folder of a trained one."
+        raise CheckpointError(f"{folder} does not contain a model: there is no config.json; {meant}")
 
 
 def load_bundled_catalog(name_or_path: str | os.PathLike[str], hub: HubArguments) -> Catalog:
@@ -232,6 +242,7 @@ __all__ = [
     "load_config",
     "load_spelling",
     "named_model",
+    "refuse_no_model",
     "refuse_other_catalog",
     "save_bundled_catalog",
     "save_spelling",
