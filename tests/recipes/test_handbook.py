@@ -224,12 +224,17 @@ def test_commands_read_the_log_that_they_name(command, tmp_path, monkeypatch):
         options[options.index("--config") + 1] = str(ROOT / config)
     if "--use_cpu" in options:
         options[options.index("--use_cpu") + 1] = "true"
+    for place in options[options.index("--compare_with") + 1 :] if "--compare_with" in options else []:
+        if place.startswith("runs/"):
+            (tmp_path / place).mkdir(parents=True)
+            (tmp_path / place / "config.json").write_text("{}")
+    before = sorted((tmp_path / "runs").rglob("*"))
     printed = io.StringIO()
     monkeypatch.setattr(sys, "argv", ["seekrec"])
     with contextlib.redirect_stdout(printed):
         run_recipe("handbook", RECIPES[family], [*options, *(() if "--dry_run" in options else ("--dry_run",))])
     assert "events of 24 users" in printed.getvalue() and "in all" in printed.getvalue()
-    assert not (tmp_path / "runs").exists()
+    assert sorted((tmp_path / "runs").rglob("*")) == before
 
 
 PYTHON = [

@@ -71,6 +71,13 @@ def test_two_runs_are_kept_out_of_one_folder(start, tmp_path):
         (["--seed", "nine"], "train_x: .*command line: argument --seed: invalid int value: 'nine'"),
         (["--nothing", "9"], "train_x: .*command line: --nothing 9 is not a setting; see --help for all of them."),
         (["--learning_rate", "inf"], "train_x: .*command line: `learning_rate` is inf; give a number that is finite."),
+        (["--learning_rate", "-1"], "train_x: `learning_rate` is -1; give a number above 0."),
+        (["--num_train_epochs", "0", "--dry_run"], "train_x: `num_train_epochs` is 0; give a number above 0."),
+        (["--max_test_cases", "0"], "train_x: `max_test_cases` is 0; give a number of at least 1."),
+        (
+            ["--compare_with", "nowhere", "--dry_run"],
+            "train_x: `compare_with` names 'nowhere', which is not a folder;",
+        ),
         (["--config", "a.yaml", "--config=b.yaml"], "train_x: `--config` is given 2 times; write all settings into"),
         (["--lr_scheduler_type", "none"], "train_x: .*command line: .*none"),
         (["--load_best_model_at_end=true", "--eval_strategy=epoch"], "train_x: .*command line: --load_best_model"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 
 import pyarrow.parquet as pq
@@ -97,6 +98,30 @@ def test_the_same_command_goes_on_with_its_plan_and_the_settings_file_repeats_th
     assert "hidden_size: 16\n" in settings.read_text() and "max_history: 20  # nine of ten" in settings.read_text()
     printed = run_script("train_intsr.py", "--config", settings, "--output_dir", tmp_path / "other")
     assert "plan of" not in printed and metrics(tmp_path / "other") == metrics(tmp_path / "run")
+
+
+def test_a_refused_run_leaves_a_finished_one_as_it_was(inputs, tmp_path):
+    """Here for a model that knows the test, which is found out once the log is read and split."""
+    train("intsr", "all of it", inputs[1], tmp_path)
+    run = tmp_path / "run"
+
+    def state():
+        return {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and "stages" not in path.parts}
+
+    other = shutil.copytree(run / "model", tmp_path / "other" / "model")
+    record = json.loads((other / "run.json").read_text())
+    (other / "run.json").write_text(json.dumps({**record, "refit": {"learned_from": "everything"}}))
+    before = state()
+    assert {run / "plan.json", run / "settings.yaml"} <= before.keys()
+    for options, said in [
+        (["--compare_with", other], "was trained on all events of its log"),
+        (["--compare_with", other.parent], f"does not contain a model: there is no config.json; did you mean {other}"),
+        (["--compare_with", tmp_path / "no"], "which is not a folder; name that of a model"),
+        (["--learning_rate", "-1"], "`learning_rate` is -1; give a number above 0"),
+    ]:
+        with pytest.raises(SystemExit, match=said):
+            train("intsr", "all of it", inputs[1], tmp_path, "--hidden_size", "8", *options)
+        assert state() == before
 
 
 def test_a_dry_run_says_what_it_costs_and_writes_nothing(inputs, tmp_path, monkeypatch):

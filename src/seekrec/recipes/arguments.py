@@ -233,8 +233,6 @@ class RunArguments:
     refit: Literal["none", LearnedAlso] = "none"
 
     def __post_init__(self) -> None:
-        if self.max_minutes is not None and self.max_minutes <= 0:
-            raise ConfigurationError(f"`max_minutes` is {self.max_minutes:g}; give the minutes that the run may take.")
         if self.max_minutes is not None and self.refit != "none":
             raise ConfigurationError(
                 f"`refit` is {self.refit}, which trains a second time for as long as was best the first time, "

@@ -19,6 +19,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from seekrec.errors import ConfigurationError
 from seekrec.serving import command as serving
 from seekrec.util.clock import run_environment
 from seekrec.util.command_line import one_line_errors
@@ -67,7 +68,8 @@ def train(family: str, options: list[str]) -> None:
         family (`str`): gensar, gensr, intsr or synergen.
         options (`list[str]`): Options of the recipe, and `--num_processes N`.
     """
-    num_processes, options = _pop_num_processes(options)
+    with one_line_errors("seekrec train"):
+        num_processes, options = _pop_num_processes(options)
     # In a process that accelerate or torchrun started, the others are there already.
     if num_processes > 1 and "LOCAL_RANK" not in os.environ:
         launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
@@ -98,6 +100,8 @@ def _pop_num_processes(options: list[str]) -> tuple[int, list[str]]:
     kept.add_argument("--num_processes", type=int)
     found, rest = kept.parse_known_args(options)
     if found.num_processes is not None:
+        if found.num_processes < 1:
+            raise ConfigurationError(f"`num_processes` is {found.num_processes}; give a number of at least 1.")
         return found.num_processes, rest
     if "--engine=ray" in rest or ("--engine", "ray") in itertools.pairwise(rest):
         return 1, rest

@@ -11,11 +11,12 @@ from pathlib import Path
 from transformers import AutoModel, AutoProcessor
 
 from seekrec.catalog import Catalog
-from seekrec.errors import ConfigurationError
+from seekrec.errors import CheckpointError, ConfigurationError
 from seekrec.evaluation.report import ResultRow, read_results
 from seekrec.evaluation.systems import ModelRetriever
 from seekrec.events import Split
 from seekrec.events.partitions import PartitionedSplit
+from seekrec.models.checkpoint import refuse_no_model
 from seekrec.models.processing import CatalogProcessor
 from seekrec.recipes.record import EVERYTHING, read_refit
 from seekrec.schema import BEHAVIORS
@@ -51,6 +52,32 @@ class SavedModel:
     searches_all: bool
 
 
+def check_folders(folders: Sequence[str]) -> None:
+    """Refuse what cannot be the folders of saved models, without a look at what they were trained on.
+
+    Args:
+        folders (`Sequence[str]`): What `compare_with` names.
+
+    Raises:
+        ConfigurationError: If one is no folder of a model, or is named twice.
+    """
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise ConfigurationError(f"`compare_with` names {folder!r}, which is not a folder; name that of a model.")
+        try:
+            refuse_no_model(Path(folder))
+        except CheckpointError as error:
+            raise ConfigurationError(f"`compare_with` names {folder!r}. {error}") from error
+    _places(folders)
+
+
+def _places(folders: Sequence[str]) -> list[tuple[str, ...]]:
+    places = [Path(folder).resolve().parent.parts for folder in folders]
+    if len(set(places)) < len(places):
+        raise ConfigurationError(f"`compare_with` is {list(folders)}, which names a run twice; name each once.")
+    return places
+
+
 def load_others(
     folders: Sequence[str], split: Split | PartitionedSplit, catalog: Catalog, num_beams: int
 ) -> dict[str, SavedModel]:
@@ -69,9 +96,7 @@ def load_others(
     Raises:
         ConfigurationError: If a folder is named twice, or its model has other items or was trained on another split.
     """
-    places = [Path(folder).resolve().parent.parts for folder in folders]
-    if len(set(places)) < len(places):
-        raise ConfigurationError(f"`compare_with` is {list(folders)}, which names a run twice; name each once.")
+    places = _places(folders)
     found = {}
     for folder, place in zip(folders, places, strict=True):
         alike = [other for other in places if other != place and other[-1:] == place[-1:]]
@@ -134,4 +159,4 @@ def read_tested(folder: str | Path, split: Split | PartitionedSplit) -> list[Res
     return rows
 
 
-__all__ = ["SavedModel", "load_others", "load_processor", "read_tested"]
+__all__ = ["SavedModel", "check_folders", "load_others", "load_processor", "read_tested"]

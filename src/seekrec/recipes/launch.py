@@ -16,15 +16,17 @@ from pathlib import Path
 from accelerate import PartialState
 from transformers.utils.logging import disable_progress_bar
 
-from seekrec.errors import ConfigurationError
+from seekrec.errors import ConfigurationError, SeekrecError
 from seekrec.events import EventLog
 from seekrec.events.partitions import PartitionedLog
 from seekrec.events.report import LogSummary, summarize_log
 from seekrec.recipes.answering import ModelT, ProcessorT
 from seekrec.recipes.arguments import STAGES, RunArguments
 from seekrec.recipes.cluster import train_on_cluster
+from seekrec.recipes.compared_models import check_folders
 from seekrec.recipes.logs import look_at_log, name_log, open_partitions, read_log
-from seekrec.recipes.plan import describe_costs, describe_log, given_values, make_plan
+from seekrec.recipes.plan import describe_costs, describe_log, forget_noted, given_values, make_plan
+from seekrec.recipes.ranges import check_ranges
 from seekrec.recipes.recipe import Recipe
 from seekrec.recipes.refit import run_twice
 from seekrec.recipes.stages import open_stages
@@ -105,6 +107,8 @@ def make_recipe(recipe_type: type[Recipe[ModelT, ProcessorT]], argv: Sequence[st
     ignored = () if _is_in_a_group() else ("ddp_backend",)
     types, given = recipe_type.argument_types(), given_settings(argv)
     recipe = recipe_type(*parse_arguments(types, argv, ignored=ignored))
+    check_ranges(recipe.groups())
+    check_folders(recipe.evaluation.compare_with)
     began = recipe.cache.began
     if not recipe.running.dry_run:
         recipe.cache.set_reserve("all was loaded")
@@ -141,8 +145,7 @@ def make_recipe(recipe_type: type[Recipe[ModelT, ProcessorT]], argv: Sequence[st
             if state.is_main_process:
                 print(plan, flush=True)
                 if not recipe.running.dry_run:
-                    output_dir.mkdir(parents=True, exist_ok=True)
-                    plan.save(output_dir)
+                    plan.note(output_dir)
         chosen |= plan.values
     elif recipe.running.dry_run:
         log, parts = look_at_log(recipe.data)
@@ -231,8 +234,12 @@ def _alone_in_folder(folder: Path) -> Iterator[None]:
         FolderInUseError: If another run works there.
     """
     if PartialState().is_main_process:
-        with lock_folder(folder):
-            yield
+        try:
+            with lock_folder(folder):
+                yield
+        except (SeekrecError, OSError):
+            forget_noted(folder)  # one that was killed goes on with its plan, and this one was refused
+            raise
     else:
         yield
 

@@ -35,6 +35,8 @@ from seekrec.util.settings import option_names, option_values
 logger = logging.getLogger(__name__)
 
 PLAN_FILE = "plan.json"
+# Of a run that may still be refused.
+NOTED_FILE = "plan.noted.json"
 SETTINGS_FILE = "settings.yaml"
 # Raised when the same log on the same machine gets other settings.
 PLAN_VERSION = 3
@@ -118,8 +120,16 @@ class Plan:
     def _gives_intervals(self) -> bool:
         return not {"eval_steps", "save_steps", "eval_strategy", "save_strategy"}.isdisjoint(self.given)
 
+    def note(self, folder: Path) -> None:
+        """Write the plan for the other processes of the run; those files that `save` writes stay as they are."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / NOTED_FILE, asdict(self))
+
     def save(self, folder: Path) -> None:
-        """Write `plan.json`, and `settings.yaml`: what was given and what was chosen, with the reasons."""
+        """Write `plan.json`, and `settings.yaml`: what was given and what was chosen, with the reasons.
+
+        Only once nothing is left to refuse the run: they may be those of one that is finished.
+        """
         write_json(folder / PLAN_FILE, asdict(self))
         without = set(option_names(RunArguments))
         lines = [f"# The settings of a run, for train_{self.family}.py --config {SETTINGS_FILE}", "# Given:"]
@@ -130,12 +140,18 @@ class Plan:
         lines += [_line(one.name, one.value) + (f"  # {one.reason}" if one.reason else "") for one in self.choices]
         with replace_file(folder / SETTINGS_FILE) as temporary:
             temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        forget_noted(folder)
 
     @classmethod
     def load(cls, folder: Path, key: str) -> Plan | None:
-        """Read the plan of a folder; `None` where there is none of that key."""
+        """Read the plan of a folder, or the one noted there; `None` where there is none of that key."""
+        # In this order: what is noted is saved before it is forgotten.
+        return cls._read(folder / NOTED_FILE, key) or cls._read(folder / PLAN_FILE, key)
+
+    @classmethod
+    def _read(cls, path: Path, key: str) -> Plan | None:
         try:
-            content = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
             if content["key"] != key:
                 return None
             choices = [Choice(**one) for one in content.pop("choices")]
@@ -163,6 +179,11 @@ class Plan:
                 *(["--max_minutes M fits the run into M minutes."] if is_long else []),
             ]
         )
+
+
+def forget_noted(folder: Path) -> None:
+    """Delete the plan that was noted in a folder, if there is one."""
+    (folder / NOTED_FILE).unlink(missing_ok=True)
 
 
 def fit_test(
@@ -333,6 +354,7 @@ __all__ = [
     "describe_costs",
     "describe_log",
     "fit_test",
+    "forget_noted",
     "given_values",
     "make_plan",
 ]

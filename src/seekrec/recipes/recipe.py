@@ -33,6 +33,7 @@ from seekrec.training.trainer import EvaluateModel, GenerativeTrainer, train_onc
 
 logger = logging.getLogger(__name__)
 
+_TRAINING = STAGES.index("training")
 # Settings whose effect is in the split and the catalogue: the same log from another folder is the same log.
 _SEEN_IN_CONTENTS = (DataArguments, EmbeddingArguments, IdentifierArguments)
 
@@ -78,7 +79,15 @@ class Recipe(AnsweringRecipe[ModelT, ProcessorT]):
             *(facts[name] for name in ("name", "num_events", "num_users", "num_items", "num_items_with_events")),
             facts["num_distinct_queries"],
         )
-        return None if self.running.stop_after == "data" else self.fit_split()
+        model = None if self.running.stop_after == "data" else self.fit_split()
+        if STAGES.index(self.running.stop_after) < _TRAINING:
+            self.save_plan()
+        return model
+
+    def save_plan(self) -> None:
+        """Write the plan and the settings over those of a run before, once nothing is left to refuse this one."""
+        if self.plan is not None and not self.training.process_index:
+            self.plan.save(self.output_dir)
 
     def fit_split(self, *, choose: bool = True) -> ModelT | None:
         """Run the stages after the split, as [`Recipe.fit`] does.
@@ -103,10 +112,11 @@ class Recipe(AnsweringRecipe[ModelT, ProcessorT]):
         self.processor = self.make_processor()
         self.processor.spelling = Spelling.fit((self.parts or self.split).training_queries(), self.catalog.items)
         self.prepare_corpus()
-        if last < 4:
+        if last < _TRAINING:
             return None
 
         # 5. Training; the best checkpoint by validation NDCG@10, the mean of tasks and protocols.
+        self.save_plan()
         if self.train_elsewhere is not None:
             return self.train_elsewhere()
         model = add_views(self, self.make_model())
