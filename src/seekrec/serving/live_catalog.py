@@ -62,9 +62,7 @@ def merge_puts(catalog: Catalog, puts: Sequence[Mapping[str, object]]) -> list[I
             name: value
             for name, value in strip_item(given).items()
             # As it was sent: a catalogue of an earlier release may hold HTML.
-            if value != now[name]
-            and given[name] != now[name]
-            and not _is_held(value, now[name], catalog.items.schema.field(name).type)
+            if given[name] != now[name] and not _is_held(value, now[name], catalog.items.schema.field(name).type)
         }
         if text := [name for name in other if name in TEXT_COLUMNS]:
             raise ConflictError(
@@ -77,10 +75,10 @@ def merge_puts(catalog: Catalog, puts: Sequence[Mapping[str, object]]) -> list[I
 
 
 def _is_held(value: object, held: object, kind: pa.DataType) -> bool:
-    """Return whether a number is the one that a column of floats holds, which may be of fewer digits."""
-    if not pa.types.is_floating(kind) or not isinstance(value, (int, float)) or held is None:
-        return False
-    return bool(to_column_type(value, kind).as_py() == held)
+    """Return whether a column holds a value already: of a number the nearest among its floats."""
+    if pa.types.is_floating(kind) and isinstance(value, (int, float)):
+        value = to_column_type(value, kind).as_py()
+    return bool(value == held)
 
 
 def removals(catalog: Catalog, item_ids: Sequence[str], *, argument: str = "item_ids") -> list[ItemChange]:

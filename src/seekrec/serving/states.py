@@ -165,16 +165,15 @@ class UserStates:
         As the processor counts, which leaves out impressions and events of items that the catalogue lacks.
         """
         known = catalog.id_map.rows
-        is_read = [
-            not event.is_impression and (event.item_id is None or event.item_id in known) for event in history.events
-        ]
         start, starts = history.number - len(history.events), []
         for behavior, longest in self._processor.history_limits.items():
             step = 1 if longest <= _SHORT_WINDOW else longest // _STEPS_OF_A_WINDOW
             places = (
                 start + place
                 for place in range(len(history.events) - 1, -1, -1)
-                if is_read[place] and behavior in (None, history.events[place].behavior)
+                if behavior in (None, (event := history.events[place]).behavior)
+                and not event.is_impression
+                and (event.item_id is None or event.item_id in known)
             )
             first = next(islice(places, longest, None), start - 1) + 1 if longest else start
             starts.append(-(-first // step) * step)

@@ -167,8 +167,8 @@ def looks_typed(column: pa.ChunkedArray) -> bool:
 
 
 def may_be_typed(column: pa.ChunkedArray) -> bool:
-    """Return whether a column contains text that people may have typed, where [`looks_typed`] is not sure."""
-    return _typed(column) == "perhaps"
+    """Return whether a column contains text that people may have typed; [`looks_typed`] is sure of it."""
+    return _typed(column) != "no"
 
 
 def _typed(column: pa.ChunkedArray) -> Literal["surely", "perhaps", "no"]:

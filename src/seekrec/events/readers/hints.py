@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seekrec.errors import DataError
-from seekrec.events.readers.column_content import NOWHERE, is_id_column, looks_typed, may_be_typed
+from seekrec.events.readers.column_content import NOWHERE, is_id_column, may_be_typed
 from seekrec.events.readers.column_names import TEXT_NAMES, count_known
 from seekrec.events.readers.columns import to_ids
 from seekrec.util.actions import plain_name
@@ -32,9 +32,7 @@ def hints_of_queries(table: str, sample: pa.Table, free: Sequence[str]) -> list[
         f"(column_map={{'query': {name!r}}}) if it holds searches."
         for name in free
         # Titles and brands have their names.
-        if not count_known([name])
-        and plain_name(name) not in TEXT_NAMES
-        and (looks_typed(sample[name]) or may_be_typed(sample[name]))
+        if not count_known([name]) and plain_name(name) not in TEXT_NAMES and may_be_typed(sample[name])
     ]
 
 
