@@ -9,7 +9,7 @@ import pytest
 from tiny_data import write_encoder, write_log
 from tiny_runs import command, metrics, run
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
