@@ -12,11 +12,12 @@ from seekrec.errors import ConfigurationError, DataError, RequestError
 from seekrec.evaluation import (
     Popularity,
     build_cases,
-    evaluate_system,
+    evaluate_cases,
     evaluate_systems,
     protocols,
     rank_cases,
 )
+from seekrec.evaluation.metrics import DEFAULT_K
 from seekrec.schema import IdMap, Request, ScoredItem
 from seekrec.util.ragged import Ragged
 
@@ -82,8 +83,11 @@ class Answers:
         return [[ScoredItem(item, -place) for place, item in enumerate(sorted(items))] for items in candidates]
 
 
-def quiet(system, split, id_map, **options):
-    return evaluate_system(system, split, id_map, show_progress=False, **options)
+def quiet(system, split, id_map, *, name=None, k=DEFAULT_K, top_k=50, **options):
+    cases, name = build_cases(split, id_map, **options), name or type(system).__name__
+    own = {"k": k, "top_k": top_k, "seed": options.get("seed", 0), "show_progress": False}
+    (row,) = evaluate_cases({name: system}, cases, split, id_map, **own)
+    return row
 
 
 def test_popularity_by_hand(toy_split, toy_id_map):

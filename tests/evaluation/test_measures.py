@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from seekrec.evaluation import build_cases, compare_query_forms, evaluate_system, form_losses, format_table
+from seekrec.evaluation import build_cases, compare_query_forms, evaluate_cases, form_losses, format_table
 from seekrec.evaluation.baselines import Popularity
 from seekrec.evaluation.conditions import QUERY_FORMS, RARER_FORMS
 from seekrec.evaluation.measures import CaseTraits, case_groups, group_rows, list_measures, measure_rows, top_items
@@ -89,7 +89,7 @@ def test_groups_of_cases_by_hand(toy_split, toy_id_map):
 def test_rows_of_groups_hold_the_ranks_of_their_cases_and_the_table_shows_the_lists(toy_split, toy_id_map):
     popularity = Popularity.fit(toy_split, toy_id_map)
     cases = build_cases(toy_split, toy_id_map)
-    row = evaluate_system(popularity, toy_split, toy_id_map, name="popularity", cases=cases, show_progress=False)
+    (row,) = evaluate_cases({"popularity": popularity}, cases, toy_split, toy_id_map, show_progress=False)
     (cut,) = group_rows([row], {"second": np.array([False, True])})
     assert cut.protocol == "full, second" and cut.num_cases == 1 and cut.cases_fingerprint != row.cases_fingerprint
     # d and e tie behind f: ranks 2 and 3.

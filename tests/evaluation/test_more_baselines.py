@@ -10,7 +10,7 @@ from small_shop import log_of
 
 from seekrec.embeddings import ItemNeighbors, NeighborTables
 from seekrec.evaluation.ceilings import DrawCorrection, QueryGroup, count_draws
-from seekrec.evaluation.evaluator import evaluate_system
+from seekrec.evaluation.evaluator import evaluate_cases
 from seekrec.evaluation.item_knn import ItemKNN
 from seekrec.evaluation.more_baselines import CEILING, QueryLogScorer, RankFusion, more_baseline_systems
 from seekrec.evaluation.protocols import build_cases
@@ -117,7 +117,8 @@ def test_rivals_stand_beside_the_baselines_and_say_what_validation_chose(shop_sp
     assert found["query log x SASRec"].details["text"].startswith("query log, smoothing")
     assert {"decay", "num_neighbours"} == set(found["item-kNN"].details)
     # No more than two items stand in a group of the ceiling before others, so the target is among them.
-    ceiling = evaluate_system(found[CEILING], shop_split, id_map, behavior="search", show_progress=False)
+    searches = build_cases(shop_split, id_map, behavior="search")
+    (ceiling,) = evaluate_cases({CEILING: found[CEILING]}, searches, shop_split, id_map, show_progress=False)
     assert ceiling.metrics["recall@5"] == 1.0
     corrected = found["SASRec less draws"]
     cases = build_cases(
@@ -153,7 +154,8 @@ def test_neighbours_and_decay_are_those_that_rank_validation_best(shop_split, ne
         values = {}
         for decay in (0.95, 0.9, 0.8, 0.6):
             one = ItemKNN(ItemNeighbors(tables.tables[nearness], decay=decay), id_map)
-            values[decay] = evaluate_system(one, shop_split, id_map, cases=own, show_progress=False).metrics["ndcg@10"]
+            (row,) = evaluate_cases({"one": one}, own, shop_split, id_map, show_progress=False)
+            values[decay] = row.metrics["ndcg@10"]
         # With ten items every number of neighbours is the same, so the first is taken.
         assert for_protocol(chosen, protocol).details == {"decay": max(values, key=values.get), "num_neighbours": 20}
         assert len(set(values.values())) > 1

@@ -16,7 +16,7 @@ from seekrec.evaluation import (
     Scorer,
     Tuning,
     combine_scores,
-    evaluate_system,
+    evaluate_cases,
     evaluate_systems,
 )
 from seekrec.evaluation.reweighted import DEFAULT_WEIGHTS
@@ -36,6 +36,7 @@ class Fixed:
 
 TEXT = np.array([[8.0, 4.0, 0.0]])
 LOGITS = np.array([[0.0, 1.0, 2.0]])
+SEARCHES = {"part": "validation", "behaviors": ["search"], "show_progress": False}
 
 
 def test_forms_by_hand():
@@ -88,7 +89,7 @@ def test_fit_finds_the_only_combination_that_works(toy_split, toy_id_map):
     assert system.details["validation"]["num_cases"] == 2
     assert system.details["validation"]["best_by_choice"]["text, sum"] == {"weight": 0.003, "ndcg@10": 1.0}
     assert system.details["validation"]["best_by_choice"]["useless, sum"]["ndcg@10"] < 1
-    row = evaluate_system(system, toy_split, toy_id_map, part="validation", behavior="search", show_progress=False)
+    (row,) = evaluate_systems({"fitted": system}, toy_split, toy_id_map, **SEARCHES)
     assert row.metrics["ndcg@10"] == system.details["validation"]["ndcg@10"]
     assert row.details["weight"] == 0.003
 
@@ -121,7 +122,7 @@ def test_each_protocol_has_a_choice_of_its_own(toy_split, toy_id_map):
     for protocol, own in cases.items():
         values = {}
         for name, text in texts.items():
-            row = evaluate_system(text, toy_split, toy_id_map, cases=own, show_progress=False)
+            (row,) = evaluate_cases({name: text}, own, toy_split, toy_id_map, show_progress=False)
             values[name] = row.metrics["ndcg@10"]
         tuned = for_protocol(system, protocol)
         assert tuned.text == max(values, key=values.get)
@@ -141,7 +142,7 @@ def test_one_recommender_weighs_another_in_recommendations(toy_split, toy_id_map
     assert system.behaviors == ("recommendation",)
     assert system.score_all([Request()])[0, :3].tolist() == pytest.approx([1.4, 2, 3])
     system.fit(Tuning(toy_split, toy_id_map).cases("recommendation"), show_progress=False)
-    row = evaluate_system(system, toy_split, toy_id_map, part="validation", show_progress=False)
+    (row,) = evaluate_systems({"both": system}, toy_split, toy_id_map, part="validation", show_progress=False)
     assert system.details["validation"]["ndcg@10"] == row.metrics["ndcg@10"] > 0
 
 
@@ -153,7 +154,7 @@ def test_fit_on_the_whole_default_grid_is_no_worse_than_its_parts(toy_split, toy
     best = system.details["validation"]["ndcg@10"]
     assert list(system.texts) == [system.text]
     for text in texts.values():
-        row = evaluate_system(text, toy_split, toy_id_map, part="validation", behavior="search", show_progress=False)
+        (row,) = evaluate_systems({"text": text}, toy_split, toy_id_map, **SEARCHES)
         assert best >= row.metrics["ndcg@10"]
     assert len(system.details["validation"]["best_by_choice"]) == 3 * 4 * 2  # fields, settings, forms
     assert 0.0 in DEFAULT_WEIGHTS

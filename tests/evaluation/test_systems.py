@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from seekrec.errors import ConfigurationError
-from seekrec.evaluation import ModelRetriever, evaluate_system
+from seekrec.evaluation import ModelRetriever, build_cases, evaluate_cases
 from seekrec.schema import IdMap, Request, ScoredItem
 
 
@@ -70,7 +70,8 @@ def test_model_ranks_in_batches(capsys):
 @pytest.mark.parametrize("protocol", ["full", "uniform"])
 def test_model_is_evaluated(toy_split, toy_id_map, protocol):
     retriever = ModelRetriever(FakeModel(toy_id_map.ids), process, batch_size=1)
-    row = evaluate_system(retriever, toy_split, toy_id_map, protocol=protocol, num_negatives=2)
+    cases = build_cases(toy_split, toy_id_map, protocol=protocol, num_negatives=2)
+    (row,) = evaluate_cases({"model": retriever}, cases, toy_split, toy_id_map)
     # Both ways d, e, f are left, in this order; the targets are d and e.
     assert row.ranks.tolist() == [[1, 1], [2, 2]]
     assert row.details == {"num_beams": 50}

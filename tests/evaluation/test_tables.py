@@ -6,7 +6,7 @@ import pytest
 
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation import build_cases, evaluate_systems, format_table
-from seekrec.evaluation.evaluator import evaluate_together
+from seekrec.evaluation.evaluator import evaluate_cases
 from seekrec.evaluation.report import NUM_IN_ALL
 from seekrec.events import split_log
 from seekrec.events.simulator import simulate
@@ -57,7 +57,7 @@ def test_all_systems_rank_the_same_sample_until_the_time_is_over(shop):
     # A case takes both together two seconds: of 100 seconds 20 cases take 40, and a quarter of the rest would be 7
     # cases; 20 more are tried, after which 20 seconds are too few for another 20.
     time = StageTime(100.0, 180.0, clock)
-    rows = evaluate_together(systems, cases, split, id_map, time=time, show_progress=False)
+    rows = evaluate_cases(systems, cases, split, id_map, time=time, show_progress=False)
     assert [row.num_cases for row in rows] == [40, 40] and clock.now == 80.0
     assert time.left_out == f"{len(cases) - 40} of {len(cases)} cases"
     assert rows[0].cases_fingerprint == rows[1].cases_fingerprint != whole["one"].cases_fingerprint
@@ -67,7 +67,7 @@ def test_all_systems_rank_the_same_sample_until_the_time_is_over(shop):
     assert f"40 of {len(cases)} cases, for --max_minutes" in format_table(rows)
 
     with pytest.raises(ConfigurationError, match="`top_k` is 5"):
-        evaluate_together(systems, cases, split, id_map, time=time, top_k=5, show_progress=False)
+        evaluate_cases(systems, cases, split, id_map, time=time, top_k=5, show_progress=False)
 
     # With time for all of them, rows are those that no clock looked at.
     time = StageTime(1e6, 2e6, clock)

@@ -8,7 +8,7 @@ from small_shop import make_gensar
 
 from seekrec.catalog import Catalog
 from seekrec.errors import ConfigurationError
-from seekrec.evaluation import BM25, QUERY_FORMS, Popularity, evaluate_system, format_table, write_results
+from seekrec.evaluation import BM25, QUERY_FORMS, Popularity, evaluate_systems, format_table, write_results
 from seekrec.events import split_log
 from seekrec.models.manifest import replace_part
 from seekrec.recipes.arguments import EvaluationArguments
@@ -83,10 +83,11 @@ def _save_run(aisles, folder, rows, split):
     processor.save_pretrained(folder / "model")
     popularity = Popularity.fit(split, aisles[1].id_map)
     tested = [
-        evaluate_system(
-            popularity, split, aisles[1].id_map, name="GenSAR", num_negatives=5, show_progress=False, **row
+        row
+        for asked in rows
+        for row in evaluate_systems(
+            {"GenSAR": popularity}, split, aisles[1].id_map, num_negatives=5, show_progress=False, **asked
         )
-        for row in rows
     ]
     with replace_part(folder / "model", "results") as new:
         write_results(new / "results.json", tested)
@@ -95,7 +96,7 @@ def _save_run(aisles, folder, rows, split):
 
 def test_a_saved_model_is_asked_what_it_was_tested_on(aisles, tmp_path):
     split, catalog, *_ = aisles
-    asked = {"behavior": "search", "protocol": "uniform"}
+    asked = {"behaviors": ["search"], "protocols": ["uniform"]}
     folders = [_save_run(aisles, tmp_path / name / "a-run", [asked], split) for name in ("one", "two")]
     settings = EvaluationArguments(compare_with=folders, candidate_protocols=["uniform"], num_negatives=5)
     rows = compare_on_test({}, split, catalog, settings, make_baselines=lambda tuning: {}, seed=0, show_progress=False)
@@ -113,7 +114,7 @@ def test_a_model_that_was_trained_on_another_split_is_refused(aisles, tmp_path):
     split, catalog, *_ = aisles
     # Its training events hold test cases of this one.
     other = split_log(split.log, method="last_tenth")
-    folder = _save_run(aisles, tmp_path / "leaky", [{"behavior": "search"}], other)
+    folder = _save_run(aisles, tmp_path / "leaky", [{"behaviors": ["search"]}], other)
     settings = EvaluationArguments(compare_with=[folder])
     with pytest.raises(
         ConfigurationError, match=f"leaky.*, last_tenth, .*{other.fingerprint[:12]}.*, leave_one_out, "

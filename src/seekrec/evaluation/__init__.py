@@ -4,7 +4,7 @@
 ```
 metrics.py     recall, ndcg and mrr of ranks; bootstrap intervals, paired comparisons
 protocols.py   scorers and retrievers, and the cases that they are evaluated on
-evaluator.py   a system over cases, to a result row
+evaluator.py   systems over cases, to result rows
 tables.py      several systems over the same cases, in time
 report.py      result rows as JSON, as a table, compared
 baselines.py   popularity, BM25, dense text, SASRec, LightGCN
@@ -31,7 +31,7 @@ from seekrec.evaluation.conditions import (
     compare_query_forms,
     form_losses,
 )
-from seekrec.evaluation.evaluator import evaluate_system, rank_cases
+from seekrec.evaluation.evaluator import evaluate_cases, rank_cases
 from seekrec.evaluation.measures import case_groups, list_measures, top_items
 from seekrec.evaluation.metrics import (
     Interval,
@@ -106,7 +106,7 @@ __all__ = [
     "compare",
     "compare_on_new_items",
     "compare_query_forms",
-    "evaluate_system",
+    "evaluate_cases",
     "evaluate_systems",
     "expected_calibration_error",
     "form_losses",

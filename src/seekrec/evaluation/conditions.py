@@ -13,7 +13,7 @@ import numpy as np
 
 from seekrec.catalog import Catalog, item_periods
 from seekrec.errors import CatalogError
-from seekrec.evaluation.evaluator import evaluate_system, evaluate_together
+from seekrec.evaluation.evaluator import evaluate_cases
 from seekrec.evaluation.metrics import SELECTION_METRIC
 from seekrec.evaluation.protocols import EvaluationCases, Retriever, Scorer, build_cases
 from seekrec.evaluation.report import Comparison, ResultRow, compare
@@ -115,7 +115,7 @@ def compare_query_forms(
         `list[ResultRow]`: By system, then form: `"GenSAR, Title Case"`. All in one setting, whose protocol ends with
             `"query forms"`.
     """
-    rows = []
+    rows: list[ResultRow] = []
     for name, system in systems.items():
         if SEARCH not in system.behaviors:
             continue
@@ -124,17 +124,8 @@ def compare_query_forms(
             if form in RARER_FORMS and requests == cases.requests:
                 continue
             asked = replace(cases, requests=requests, protocol=f"{cases.protocol}, query forms")
-            rows.append(
-                evaluate_system(
-                    system,
-                    split,
-                    id_map,
-                    name=f"{name}, {form}",
-                    cases=asked,
-                    seed=seed,
-                    show_progress=show_progress,
-                )
-            )
+            own = {f"{name}, {form}": system}
+            rows += evaluate_cases(own, asked, split, id_map, seed=seed, show_progress=show_progress)
     return rows
 
 
@@ -191,7 +182,7 @@ def compare_on_new_items(
         max_cases (`int`, *optional*): Number of cases of each behavior.
         seed (`int`): Seed of the cases and intervals.
         show_progress (`bool`): Show progress bars.
-        time ([`StageTime`], *optional*): What it may take; see [`evaluate_together`].
+        time ([`StageTime`], *optional*): What it may take; see [`evaluate_cases`].
 
     Returns:
         `list[ResultRow]`: Rows of BM25, dense text and the systems, with the protocol `"full, held-out items"`, or
@@ -232,7 +223,7 @@ def compare_on_new_items(
             cases = replace(cases, protocol=f"{cases.protocol}, {kind}")
             everyone_here: dict[str, Scorer | Retriever] = {**baselines, **everyone}
             answering = {name: system for name, system in everyone_here.items() if behavior in system.behaviors}
-            rows += evaluate_together(
+            rows += evaluate_cases(
                 answering, cases, cold.split, grown.id_map, time=own_time, seed=seed, show_progress=show_progress
             )
     for row in rows:

@@ -25,16 +25,13 @@ from seekrec.evaluation.metrics import (
 from seekrec.evaluation.protocols import (
     CaseFacts,
     EvaluationCases,
-    RankingProtocol,
     Retriever,
     Scorer,
-    build_cases,
 )
 from seekrec.evaluation.report import NUM_IN_ALL, ResultRow
 from seekrec.events import Split
 from seekrec.events.columns import RowArray
 from seekrec.events.partitions import PartitionedSplit
-from seekrec.events.split import SplitPart
 from seekrec.schema import Behavior, IdMap, Request, ScoredItem
 from seekrec.training.budget import LEAST_CASES, StageTime
 
@@ -42,77 +39,7 @@ from seekrec.training.budget import LEAST_CASES, StageTime
 _SHARE_OF_NEXT = 0.25
 
 
-def evaluate_system(
-    system: Scorer | Retriever,
-    split: Split | PartitionedSplit,
-    id_map: IdMap,
-    *,
-    name: str | None = None,
-    part: SplitPart = "test",
-    behavior: Behavior = "recommendation",
-    protocol: RankingProtocol = "full",
-    num_negatives: int = 99,
-    remove_seen: bool = True,
-    k: Sequence[int] = DEFAULT_K,
-    top_k: int = 50,
-    max_cases: int | None = None,
-    seed: int = 0,
-    cases: EvaluationCases | None = None,
-    show_progress: bool = True,
-) -> ResultRow:
-    """Evaluate one system on one behavior.
-
-    Args:
-        system (`Scorer` or `Retriever`): Ranks of a scorer are exact; a retriever that does not list the target among
-            its `top_k` misses it.
-        split (`Split`): Where the cases come from; one in partitions, if `cases` are given.
-        id_map ([`IdMap`]): Items of the catalogue.
-        name (`str`, *optional*): Name of the system in tables; its class by default.
-        part (`str`): `"validation"` or `"test"`.
-        behavior (`str`): `"recommendation"` or `"search"`.
-        protocol (`str`): `"full"`, `"uniform"`, `"popularity"` or `"bm25"`; see [`build_cases`].
-        num_negatives (`int`): Negatives a case, for sampled protocols.
-        remove_seen (`bool`): Rule out the items of the request's history in full ranking.
-        k (`Sequence[int]`): The cuts of the metrics.
-        top_k (`int`): Length of the lists asked of a retriever in full ranking; at least the largest `k`.
-        max_cases (`int`, *optional*): Take a seeded sample of so many cases, the same for every system.
-        seed (`int`): Seed of the sample, the negatives and the bootstrap.
-        cases ([`EvaluationCases`], *optional*):
-            Cases built before from this very split: the arguments of `build_cases` are then not read.
-        show_progress (`bool`): Show a progress bar with the time left.
-
-    Returns:
-        [`ResultRow`]: Metrics, intervals and what they were measured on, with the rank of each case.
-
-    Raises:
-        ConfigurationError: If an argument is not one of its choices, `top_k` is below the largest `k`, or `system` is
-            neither a scorer nor a retriever.
-        RequestError: If the system does not answer the behavior.
-        DataError: If there are no cases, or an answer breaks the rules; the message names the system.
-    """
-    system_name = name if name is not None else type(system).__name__
-    if cases is None:
-        _check_answers(system, system_name, behavior)
-        if not isinstance(split, Split):
-            raise ConfigurationError("`cases` is missing, and `split` is in partitions; use evaluate_partitions.")
-        cases = build_cases(
-            split,
-            id_map,
-            part=part,
-            behavior=behavior,
-            protocol=protocol,
-            num_negatives=num_negatives,
-            remove_seen=remove_seen,
-            max_cases=max_cases,
-            seed=seed,
-        )
-    (row,) = evaluate_together(
-        {system_name: system}, cases, split, id_map, k=k, top_k=top_k, seed=seed, show_progress=show_progress
-    )
-    return row
-
-
-def evaluate_together(
+def evaluate_cases(
     systems: Mapping[str, Scorer | Retriever],
     cases: EvaluationCases,
     split: Split | PartitionedSplit,

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from seekrec.errors import DataError
-from seekrec.evaluation.evaluator import check_system, evaluate_together
+from seekrec.evaluation.evaluator import check_system, evaluate_cases
 from seekrec.evaluation.metrics import DEFAULT_K
 from seekrec.evaluation.protocols import RankingProtocol, Retriever, Scorer, build_cases
 from seekrec.evaluation.report import ResultRow
@@ -46,7 +46,7 @@ def evaluate_systems(
         id_map ([`IdMap`]): Items of the catalogue.
         part (`str`): `"validation"` or `"test"`.
         behaviors (`Sequence[str]`): Behaviors to evaluate.
-        protocols (`Sequence[str]`): As for [`evaluate_system`].
+        protocols (`Sequence[str]`): `"full"`, `"uniform"`, `"popularity"` or `"bm25"`; see [`build_cases`].
         num_negatives (`int`): Negatives a case, for sampled protocols.
         remove_seen (`bool`): Rule out the items of the request's history in full ranking.
         k (`Sequence[int]`): The cuts of the metrics.
@@ -56,13 +56,13 @@ def evaluate_systems(
         periods (`tuple[np.ndarray, np.ndarray]`, *optional*): From when until when each item is available: in full
             ranking the others cannot be answered.
         show_progress (`bool`): Show a progress bar for each system.
-        time ([`StageTime`], *optional*): What it may take; see [`evaluate_together`].
+        time ([`StageTime`], *optional*): What it may take; see [`evaluate_cases`].
 
     Returns:
         `list[ResultRow]`: By behavior, then protocol, then system in the order given.
 
     Raises:
-        ConfigurationError: As in [`evaluate_system`].
+        ConfigurationError: As in [`build_cases`] and [`evaluate_cases`].
         DataError: If the part contains no case of any of the behaviors, or an answer breaks the rules.
     """
     for name, system in systems.items():
@@ -97,7 +97,7 @@ def evaluate_systems(
         answering = {
             name: for_protocol(system, protocol) for name, system in systems.items() if behavior in system.behaviors
         }
-        rows += evaluate_together(
+        rows += evaluate_cases(
             answering, cases, split, id_map, time=own_time, k=k, top_k=top_k, seed=seed, show_progress=show_progress
         )
         if own_time is not None and own_time.left_out is not None:

@@ -8,7 +8,7 @@ from functools import partial
 
 from seekrec.catalog import Catalog, item_periods
 from seekrec.errors import DataError
-from seekrec.evaluation.evaluator import evaluate_system
+from seekrec.evaluation.evaluator import evaluate_cases
 from seekrec.evaluation.metrics import SELECTION_METRIC
 from seekrec.evaluation.protocols import EvaluationCases, RankingProtocol, Retriever, Scorer, build_cases
 from seekrec.events import Split
@@ -88,7 +88,7 @@ class ValidationRanking:
             ]
         metrics = {}
         for (behavior, protocol), cases in zip(self._asked, self._cases, strict=True):
-            row = evaluate_system(system, self.split, self.id_map, cases=cases, show_progress=False)
+            (row,) = evaluate_cases({"model": system}, cases, self.split, self.id_map, show_progress=False)
             asked = behavior if protocol == "full" else f"{behavior}_{protocol}"
             metrics[f"{asked}_{SELECTION_METRIC}"] = row.metrics[SELECTION_METRIC]
         return {**metrics, SELECTION_METRIC: sum(metrics.values()) / len(metrics)}
