@@ -334,9 +334,3 @@ def test_behavior_without_cases_is_skipped(toy_split, toy_id_map, monkeypatch):
     assert [row.behavior for row in rows] == ["recommendation"]
     with pytest.raises(DataError, match="test part of 'toy' contains no case of search"):
         evaluate_systems({}, toy_split, toy_id_map, behaviors=("search",))
-
-
-def test_cases_can_be_given(toy_split, toy_id_map):
-    cases = build_cases(toy_split, toy_id_map, part="validation", max_cases=1)
-    row = quiet(Fixed(np.zeros(6)), toy_split, toy_id_map, cases=cases)
-    assert (row.part, row.num_cases, row.cases_fingerprint) == ("validation", 1, cases.fingerprint)
