@@ -3,8 +3,8 @@
 
 Each request's numbers are scanned once, for the few largest. The bound of a node is known if one of them is below it
 in the trie; every other bound is at most the threshold. Beams are chosen by sums, so a node is discarded once score
-plus threshold is below the last sum needed; for the remaining nodes, the numbers of their items are read. The result
-is the same as with the bounds of all nodes.
+plus threshold is below the last sum needed; for the remaining nodes, the numbers of their items are read, first of
+those that may be the best, which raises that sum. The result is the same as with the bounds of all nodes.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ _NEIGHBOURS = 16
 # Of numbers that are made where they are asked for, fewer are worth making.
 _NUM_MADE = 256
 # Items that are looked at before all of a node are: often one has the threshold itself, as most have of few boosts.
-_FIRST_FEW = 16
+_FIRST_FEW = 32
 # Items that are looked at together: what is between stays in the cache.
-_TOGETHER = 2**15
-_NEVER, _LOWEST = np.float32("-inf"), np.finfo(np.float32).min
+_TOGETHER = 2**16
+# Of so many times the nodes that are wanted, the bounds are looked at first.
+_TIMES_WANTED = 2
+_NEVER = np.float32("-inf")
 
 
 # Requests and item rows, both int64, ascending by request, and float32 numbers.
@@ -90,31 +92,31 @@ class ArrayNumbers:
         chosen = self._values
         if count < self.num_items:
             # Neighbours share a line of the cache.
-            apart = self.num_items * _NEIGHBOURS // count
+            near = min(_NEIGHBOURS, count)
+            apart = self.num_items * near // count
             pieces = self._values[:, : self.num_items // apart * apart].reshape(len(self._values), -1, apart)
-            chosen = pieces[:, :, :_NEIGHBOURS].reshape(len(self._values), -1)
+            chosen = pieces[:, :, :near].reshape(len(self._values), -1)
         return torch.from_numpy(chosen).expand(self.num_requests, -1)
 
     def above(self, least: Tensor) -> Pairs:
         """Read all; see [`AddedNumbers`]."""
-        limits, is_large = least.numpy(), np.empty(self.num_items, np.bool_)
-        found: list[np.ndarray] = []
-        values: list[np.ndarray] = []
-        for line, limit in enumerate(limits):
-            if len(self._values) > 1 or not found:
-                numbers = self._values[line]
-                lowest = limit if len(self._values) > 1 else limits.min()
-                of_all = np.flatnonzero(np.greater(numbers, lowest, out=is_large))
-                numbers = numbers[of_all]
-            is_own = numbers > limit
-            found.append(of_all[is_own])
-            values.append(numbers[is_own])
-        lines = np.repeat(np.arange(len(found)), [len(rows) for rows in found])
-        return (
-            torch.from_numpy(lines),
-            torch.from_numpy(np.concatenate(found)),
-            torch.from_numpy(np.concatenate(values)),
-        )
+        limits = least.numpy()
+        lowest = limits if len(self._values) > 1 else limits.min(keepdims=True)
+        # Eight marks are looked at as one byte: hardly any is set.
+        marks = np.zeros(-(-self.num_items // 8) * 8, np.bool_)
+        found: list[tuple[np.ndarray, np.ndarray]] = []
+        for numbers, limit in zip(self._values, lowest, strict=True):
+            np.greater(numbers, limit, out=marks[: self.num_items])
+            marked = np.flatnonzero(np.packbits(marks).view(np.bool_))
+            inside = np.flatnonzero(marks.reshape(-1, 8).take(marked, 0, mode="clip"))
+            rows = 8 * marked[inside >> 3] + (inside & 7)
+            found.append((rows, numbers.take(rows, mode="clip")))
+        if len(self._values) == 1:
+            rows, values = found[0]
+            found = [(rows[values > limit], values[values > limit]) for limit in limits]
+        lines = np.repeat(np.arange(len(found)), [len(rows) for rows, _ in found])
+        all_rows, all_values = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return torch.from_numpy(lines), torch.from_numpy(all_rows), torch.from_numpy(all_values)
 
     def of_pairs(self, requests: Tensor, rows: Tensor) -> Tensor:
         """Look up; see [`AddedNumbers`]."""
@@ -136,30 +138,55 @@ class AskedBounds:
         self._layout, self._added, self._masks = layout, added, masks
         # Of requests of which much is asked, all numbers.
         self._whole: dict[int, np.ndarray] = {}
-        self._num_large = _NUM_LARGE if isinstance(added, ArrayNumbers) else _NUM_MADE
-        lines, rows, values = self._find_large()
-        # What is known of each line, in the order of lines and leaves.
-        keys = layout.places[rows] + lines * layout.num_items
-        order = np.argsort(keys)
-        self._keys, self._values = keys[order], values[order]
+        self._is_array = isinstance(added, ArrayNumbers)
+        self._num_large = _NUM_LARGE if self._is_array else _NUM_MADE
+        self._large = self._find_large()
+        # Which node of depth 1 of which request each of them is below, those of a request together.
+        lines, rows, _ = self._large
+        self._num_tops = len(layout.starts[1]) - 1
+        self._tops = layout.tops.take(rows, mode="clip") + lines * self._num_tops
+        # Where they were asked for, they are sorted: the place among the leaves of all requests, and the number.
+        self._is_sorted = np.zeros(len(masks) * self._num_tops, np.bool_)
+        self._keys, self._values = np.empty(0, np.int64), np.empty(0, np.float32)
 
     def keys(self, depth: int, lines: Tensor, scores: Tensor, nodes: Tensor, limits: Tensor | None = None) -> Tensor:
         """Look at what may be among the best; see [`Bounds`]."""
         batch, width, most = scores.shape
-        given, owners = scores.reshape(-1, most).numpy(), np.repeat(lines.numpy(), width)
-        children = nodes.expand_as(scores).reshape(-1, most).numpy()
-        keys = given + self._thresholds[owners][:, None]
-        flat, bounds = self._look_up(depth, owners, children, np.flatnonzero((given > _NEVER).any(1)))
-        found = given.reshape(-1)[flat] + bounds
-        least = np.full(batch, _LOWEST)
-        if limits is not None:
-            least = np.maximum(least, _least_of(found, flat // (width * most), limits.numpy()))
-        is_needed = keys.reshape(batch, -1) >= least[:, None]
-        is_needed.reshape(-1)[flat] = False
-        needed = np.flatnonzero(is_needed)
-        keys.reshape(-1)[flat] = found
-        looked = self._look_at(depth, owners[needed // most], children.reshape(-1)[needed])
-        keys.reshape(-1)[needed] = given.reshape(-1)[needed] + looked
+        owners = np.repeat(lines.numpy(), width)
+        used = np.flatnonzero(scores.amax(-1).numpy() > _NEVER)
+        first, last = (edge.expand(batch, width).reshape(-1).numpy()[used] for edge in (nodes[..., 0], nodes.amax(-1)))
+        given, children = scores.reshape(-1).numpy(), nodes.expand_as(scores).reshape(-1).numpy()
+        starts = self._layout.starts[depth]
+        keys = given + np.repeat(self._thresholds[owners], most)
+        is_open = keys > _NEVER
+
+        def look_at(places: _Rows) -> None:
+            is_open[places] = False
+            keys[places] = given[places] + self._look_at(depth, owners[places // most], children[places])
+
+        if self._is_array and (starts[last + 1] - starts[first]).sum() <= len(given):
+            # Hardly more items than nodes: to look at all of them takes less than to find out at which.
+            look_at(np.flatnonzero(given > _NEVER))
+            return torch.from_numpy(keys).view(scores.shape)
+        places, bounds = self._look_up(depth, owners[used], first, last, most)
+        places = used[places // most] * most + places % most
+        keys[places], is_open[places] = given[places] + bounds, False
+        if limits is None:
+            look_at(np.flatnonzero(is_open))
+            return torch.from_numpy(keys).view(scores.shape)
+        # First those that may be the best: what they have rules most of the others out.
+        table, size, numbers = keys.reshape(batch, -1), width * most, limits.numpy()[:, None]
+        wanted = min(_TIMES_WANTED * int(limits.max()), size)
+        best = torch.from_numpy(table).topk(wanted, sorted=False).indices.numpy() + np.arange(batch)[:, None] * size
+        best.sort(axis=1)
+        for is_last in (False, True):
+            known = np.sort(np.where(is_open[best], _NEVER, keys[best]), axis=1)
+            least = np.take_along_axis(known, np.maximum(wanted - numbers, 0), axis=1)
+            least[numbers > wanted] = _NEVER
+            if is_last:
+                look_at(np.flatnonzero(is_open & (table >= least).reshape(-1)))
+            else:
+                look_at(best[is_open[best] & (keys[best] >= least)])
         return torch.from_numpy(keys).view(scores.shape)
 
     def of_items(self, lines: Tensor, rows: Tensor) -> Tensor:
@@ -173,8 +200,8 @@ class AskedBounds:
 
     def _find_large(self) -> tuple[_Rows, _Rows, np.ndarray]:
         """Find each request's largest numbers: requests, rows and numbers; and what all others are at most."""
-        size, sample = self._layout.num_items, self._added.sample(_NUM_SAMPLED).numpy()
-        self._thresholds = np.empty(len(self._masks), np.float32)
+        size = self._layout.num_items
+        self._thresholds = self._threshold(self._added.sample(_NUM_SAMPLED), size)
         few: list[tuple[int, np.ndarray]] = []
         for line, mask in enumerate(self._masks):
             count = size if mask is None else int(np.count_nonzero(mask))
@@ -182,9 +209,8 @@ class AskedBounds:
                 # Few may be returned: of those, not of all, the largest.
                 rows = np.flatnonzero(mask)[:: max(1, count // _NUM_SAMPLED)]
                 few += [(line, rows)] if count <= self._num_large else []
-                self._thresholds[line] = self._threshold(self._of_rows(np.full(len(rows), line), rows), count)
-            else:
-                self._thresholds[line] = self._threshold(sample[line], size)
+                numbers = torch.from_numpy(self._of_rows(np.full(len(rows), line), rows))
+                self._thresholds[line] = self._threshold(numbers[None], count)[0]
         least = np.maximum(self._thresholds, np.finfo(np.float32).min)
         least[[line for line, _ in few]] = np.inf
         lines, rows, values = (part.numpy() for part in self._added.above(torch.from_numpy(least)))
@@ -199,40 +225,63 @@ class AskedBounds:
             values = np.concatenate([values, self._of_rows(more, all_of)])
         return lines, rows, values
 
-    def _threshold(self, sample: np.ndarray, count: int) -> np.float32:
-        """Return what about as many of `count` numbers as are large are above; minus infinity for fewer."""
-        if count <= self._num_large:
-            return _NEVER
-        place = max(0, len(sample) - 1 - round(len(sample) * self._num_large / count))
-        found: np.float32 = np.partition(sample, place)[place]
-        return found
+    def _threshold(self, samples: Tensor, count: int) -> np.ndarray:
+        """Return what about as many of `count` numbers as are large are above, of each line of samples.
 
-    def _look_up(self, depth: int, lines: _Rows, children: _Rows, used: _Rows) -> tuple[_Rows, np.ndarray]:
-        """Return the bounds of children that are known, and where they are in the flat table, of the families used."""
-        starts, size = self._layout.starts[depth], self._layout.num_items
-        first, last, own = children[used, 0], children[used].max(1), lines[used] * size
+        Args:
+            samples (`torch.Tensor`): float32 of shape `(lines, any)`.
+            count (`int`): Numbers of each line; with fewer than are large, minus infinity is returned.
+        """
+        if count <= self._num_large:
+            return np.full(len(samples), _NEVER)
+        wanted = min(samples.shape[1], 1 + round(samples.shape[1] * self._num_large / count))
+        return samples.topk(wanted, sorted=False).values.amin(1).numpy()
+
+    def _look_up(self, depth: int, lines: _Rows, first: _Rows, last: _Rows, most: int) -> tuple[_Rows, np.ndarray]:
+        """Return the bounds of children that are known, and where they are in the flat table of families.
+
+        Args:
+            depth (`int`): Depth of the children.
+            lines (`np.ndarray`): int64 request of each family.
+            first (`np.ndarray`): int64 first child of each family.
+            last (`np.ndarray`): int64 last child.
+            most (`int`): Columns of the table.
+        """
+        if depth == 1:
+            best = np.full(len(self._is_sorted), _NEVER)
+            np.maximum.at(best, self._tops, self._large[2])
+            best = best.reshape(-1, most)[lines].reshape(-1)
+            places = np.flatnonzero(best > _NEVER)
+            return places, best[places]
+        starts, own = self._layout.starts[depth], lines * self._layout.num_items
+        self._sort(lines * self._num_tops + np.searchsorted(self._layout.starts[1], starts[first], side="right") - 1)
         low = np.searchsorted(self._keys, own + starts[first])
         count = np.searchsorted(self._keys, own + starts[last + 1]) - low
-        if count.sum() > children[used].size:
-            # More items than nodes: look for nodes.
-            edges = starts[np.minimum(first[:, None] + np.arange(children.shape[1] + 1), last[:, None] + 1)]
-            edges = np.searchsorted(self._keys, own[:, None] + edges)
-            has_any = edges[:, 1:] > edges[:, :-1]
-            cuts = np.stack([edges[:, :-1][has_any], edges[:, 1:][has_any]], axis=1).reshape(-1)
-            best = np.maximum.reduceat(np.append(self._values, _NEVER), cuts)[::2]
-            return (used[:, None] * children.shape[1] + np.arange(children.shape[1]))[has_any], best
-        families = np.repeat(np.arange(len(used)), count)
+        families = np.repeat(np.arange(len(lines)), count)
         places = np.arange(len(families)) + np.repeat(low - np.cumsum(count) + count, count)
         below = np.searchsorted(starts, (self._keys[places] - own[families]).astype(starts.dtype), side="right") - 1
-        flat = used[families] * children.shape[1] + below - first[families]
+        flat = families * most + below - first[families]
         # The items of a node are neighbours.
         heads = np.flatnonzero(np.diff(flat, prepend=-1))
         return flat[heads], np.maximum.reduceat(self._values[places], heads) if len(heads) else self._values[:0]
+
+    def _sort(self, tops: _Rows) -> None:
+        """Sort the large numbers below these nodes of depth 1, too."""
+        if self._is_sorted[tops].all():
+            return
+        self._is_sorted[tops] = True
+        chosen = np.flatnonzero(self._is_sorted.take(self._tops, mode="clip"))
+        lines, rows, values = self._large
+        keys = self._layout.places[rows[chosen]] + lines[chosen] * self._layout.num_items
+        order = np.argsort(keys)
+        self._keys, self._values = keys[order], values[chosen[order]]
 
     def _look_at(self, depth: int, lines: _Rows, nodes: _Rows) -> np.ndarray:
         """Return the bounds of nodes from the numbers of all their items."""
         starts = self._layout.starts[depth]
         begin, end = starts[nodes].astype(np.int64), starts[nodes + 1].astype(np.int64)
+        if (end - begin).max(initial=0) <= _FIRST_FEW:
+            return self._most(lines, begin, end)
         best = self._most(lines, begin, np.minimum(end, begin + _FIRST_FEW))
         open_ = np.flatnonzero((end - begin > _FIRST_FEW) & (best < self._thresholds[lines]))
         if not len(open_):
@@ -252,24 +301,23 @@ class AskedBounds:
 
     def _most(self, lines: _Rows, begin: _Rows, end: _Rows) -> np.ndarray:
         """Return the largest number of each range of leaves; none is empty."""
-        best = np.empty(len(lines), np.float32)
         count = end - begin
         total = np.cumsum(count)
-        # Cut behind every so many items.
-        cuts = np.flatnonzero(np.diff(total // _TOGETHER, prepend=0)) + 1
-        for low, high in zip([0, *cuts.tolist()], [*cuts.tolist(), len(lines)], strict=True):
-            if low == high:
-                continue
-            own = count[low:high]
-            offsets = np.cumsum(own) - own
-            places = np.arange(int(own.sum())) + np.repeat(begin[low:high] - offsets, own)
-            numbers = self._of_rows(np.repeat(lines[low:high], own), self._layout.item_rows[places])
-            best[low:high] = np.maximum.reduceat(numbers, offsets)
-        return best
+        if len(lines) > 1 and total[-1] > _TOGETHER:
+            middle = min(max(1, int(np.searchsorted(total, total[-1] // 2))), len(lines) - 1)
+            halves = (self._most(lines[part], begin[part], end[part]) for part in (slice(middle), slice(middle, None)))
+            return np.concatenate(list(halves))
+        offsets = total - count
+        places = np.repeat(begin - offsets, count)
+        places += np.arange(len(places))
+        numbers = self._of_rows(np.repeat(lines, count), self._layout.item_rows.take(places, mode="clip"))
+        return np.maximum.reduceat(numbers, offsets) if len(lines) else numbers
 
     def _of_rows(self, lines: _Rows, rows: np.ndarray) -> np.ndarray:
         """Return the numbers of pairs of a request and an item; minus infinity for what may not be returned."""
-        order = None if (lines[1:] >= lines[:-1]).all() else np.argsort(lines, kind="stable")
+        # An array is read in any order.
+        is_sorted = self._is_array or (lines[1:] >= lines[:-1]).all()
+        order = None if is_sorted else np.argsort(lines, kind="stable")
         own, items = (lines, rows) if order is None else (lines[order], rows[order])
         made = self._added.of_pairs(torch.from_numpy(own), torch.from_numpy(items.astype(np.int64, copy=False)))
         numbers = made.numpy()
@@ -281,22 +329,6 @@ class AskedBounds:
                 masked = np.flatnonzero(lines == line)
                 numbers[masked[~mask[rows[masked]]]] = _NEVER
         return numbers
-
-
-def _least_of(found: np.ndarray, owners: _Rows, limits: _Rows) -> np.ndarray:
-    """Return the last of each request's `limits` largest keys; minus infinity for fewer.
-
-    Args:
-        found (`np.ndarray`): float32 keys of all requests.
-        owners (`np.ndarray`): int64, ascending, the request of each of them.
-        limits (`np.ndarray`): int64, by request.
-    """
-    counts = np.bincount(owners, minlength=len(limits))
-    keys = np.full((len(limits), counts.max(initial=1)), _NEVER)
-    keys[owners, np.arange(len(owners)) - (np.cumsum(counts) - counts)[owners]] = found
-    keys.sort(axis=1)
-    least: np.ndarray = keys[np.arange(len(limits)), keys.shape[1] - np.minimum(limits, np.maximum(counts, 1))]
-    return np.where(limits > counts, _NEVER, least)
 
 
 __all__ = ["AddedNumbers", "ArrayNumbers", "AskedBounds", "Pairs"]

@@ -137,6 +137,14 @@ class Layout:
         places[self.item_rows] = np.arange(self.num_items, dtype=self.item_rows.dtype)
         return places
 
+    @cached_property
+    def tops(self) -> np.ndarray:
+        """The node of depth 1 above each item row: integers as narrow as their number allows."""
+        counts = np.diff(self.starts[1])
+        tops = np.empty(self.num_items, np.min_scalar_type(len(counts) - 1))
+        tops[self.item_rows] = np.repeat(np.arange(len(counts), dtype=tops.dtype), counts)
+        return tops
+
     def closed(self, forbidden: np.ndarray) -> Arrays:
         """Return for each depth the nodes below which there are forbidden items alone: int64, rising.
 

@@ -61,14 +61,16 @@ def read_boost(boost: Boost, catalog: Catalog, num_requests: int, device: torch.
             f"`boost` has shape {values.shape}; give one number for each of the {len(catalog)} items, for all "
             f"requests or for each of the {num_requests}."
         )
-    is_wrong = ~(np.abs(values) <= MAX_BOOST)
-    if is_wrong.any():
-        place = tuple(int(axis[0]) for axis in np.nonzero(is_wrong))
+    numbers = torch.from_numpy(values)
+    # One reading, where numbers for each request take as long as a small model; NaN is both the least and the most.
+    least, most = (edge.item() for edge in torch.aminmax(numbers)) if values.size else (0, 0)
+    if not -MAX_BOOST <= least <= most <= MAX_BOOST:
+        place = tuple(int(axis[0]) for axis in np.nonzero(~(np.abs(values) <= MAX_BOOST)))
         raise RequestError(
             f"`boost` is {values[place]} for the item in row {place[-1]}; give numbers from {-MAX_BOOST:,.0f} to "
             f"{MAX_BOOST:,.0f}, and use `where` to exclude items."
         )
-    return Numbers(torch.from_numpy(values).to(device))
+    return Numbers(numbers.to(device))
 
 
 def _to_float32(boost: object) -> npt.NDArray[np.float32]:
