@@ -234,6 +234,29 @@ class TestMasks:
             np.testing.assert_array_equal(priced.where(price=wanted), expected)
         np.testing.assert_array_equal(priced.where(price=[19.95]), first)
 
+    @pytest.mark.parametrize(
+        ("values", "filters", "expected"),
+        [
+            # Two zeros are one number, and what is no number is a missing one, however it is asked for.
+            (pa.array([0.0, -0.0, np.nan, None]), (0, [0.0], [-0.0], (0, 0), (None, None), [np.nan, 0]), "AB"),
+            (pa.array(["x", "y", None, "x"]).dictionary_encode(), ("x", ["x"], ("x", "x")), "AD"),
+            (pa.array([5, 2**63, None, 6], pa.uint64()), (2**63, [2**63], (7, None)), "B"),
+        ],
+    )
+    def test_where_compares_values_and_not_how_they_are_stored(self, catalog, values, filters, expected):
+        place = catalog.items.column_names.index("price")
+        other = replace(catalog, items=catalog.items.set_column(place, "price", values))
+        for wanted in filters:
+            assert "".join(np.array(list("ABCD"))[other.where(price=wanted)]) == expected
+
+    @pytest.mark.parametrize("asked", ["ΟΔΟΣ", "Οδος", "οδοσ"])
+    def test_where_finds_titles_in_any_case(self, catalog, asked):
+        """The small sigma at the end of a word is another letter than inside; both are small for one capital."""
+        place = catalog.items.column_names.index("title")
+        titles = pa.array(["ΟΔΟΣ", "οδος Α", "ΟΔΟ", "οδοσ"])
+        other = replace(catalog, items=catalog.items.set_column(place, "title", titles))
+        assert other.where(title_contains=asked).tolist() == [True, True, False, True]
+
     def test_where_leaves_out_what_was_removed(self, catalog):
         assert catalog.remove_items(["A"]).where(categories="Kites").tolist() == [False, True, False, False]
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from ray_cluster import two_nodes
+from small_shop import log_of
 
 from seekrec.catalog import Catalog
 from seekrec.errors import DataError
@@ -79,6 +80,26 @@ def test_ranks_and_means_are_those_of_all_cases_in_memory(shop):
     assert all((row.ranks == other.ranks).all() for row, other in zip(rows, expected, strict=True))
     with pytest.raises(DataError, match="need `counts`"):
         evaluate_partitions(systems, made(), protocols=("popularity",))
+
+
+def test_a_block_of_users_who_acted_on_nearly_everything_has_no_case(tmp_path):
+    # User u leaves nothing to draw from, so v alone is asked: for c, among c, d and e.
+    lines = [("u", time, item) for time, item in enumerate("abcde")] + [("v", time, "abc"[time]) for time in range(3)]
+    log = log_of(lines)
+    whole, id_map = split_log(log), IdMap(list("abcde"))
+    made = partition_log(log.events, log.items, tmp_path / "log", num_partitions=1)
+    split = split_partitions(made, tmp_path / "split")
+    systems, options = {"last item": LastItem(id_map)}, {"protocols": ("uniform",)}
+    (expected,) = evaluate_systems(systems, whole, id_map, num_negatives=2, show_progress=False, **options)
+    (row,) = evaluate_partitions(systems, PartitionCases(split, id_map, num_negatives=2, block_cases=1), **options)
+    assert (row.num_cases, row.ranks.tolist()) == (1, expected.ranks.tolist()) == (1, [[1.0, 1.0]])
+    none = PartitionCases(split, id_map, num_negatives=3)
+    for ask in (
+        lambda: evaluate_partitions(systems, none, **options),
+        lambda: none.gather("recommendation", "uniform", 1),
+    ):
+        with pytest.raises(DataError, match="`num_negatives` is 3, but no test case .* has that many items left"):
+            ask()
 
 
 @pytest.mark.parametrize("max_cases", [None, 25])

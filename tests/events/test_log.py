@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from seekrec.catalog import Catalog
 from seekrec.errors import DataError
 from seekrec.events import EventLog
 from seekrec.schema import EVENT_FEATURES, ITEM_FEATURES
@@ -178,12 +179,32 @@ def test_save_and_load_agree(tmp_path):
     ]
 
 
-def test_extra_columns_of_lists_come_back_as_they_were(tmp_path):
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (pa.array([["a film", "a play"]] * 2, pa.list_(pa.string())), pa.list_(pa.string())),
+        # What CSV and pandas hold and a Parquet file does not: it has times in milliseconds and finer.
+        (pa.array([0, None], pa.timestamp("s")), pa.timestamp("ms")),
+        (pa.array([[0], None], pa.list_(pa.timestamp("s"))), pa.list_(pa.timestamp("ms"))),
+        (pa.array([0, None], pa.time32("s")), pa.time32("ms")),
+    ],
+)
+def test_extra_columns_come_back_as_they_were(tmp_path, values, expected):
     log = make_log()
-    queries = pa.array([["a film", "a play"]] * log.num_items, pa.list_(pa.string()))
-    log = EventLog(log.name, log.events, log.items.append_column("queries", queries))
+    log = EventLog(log.name, log.events, log.items.append_column("more", values[: log.num_items]))
+    assert log.items["more"].type == expected
     log.save(tmp_path)
-    assert EventLog.load(tmp_path).items.schema == log.items.schema
+    assert EventLog.load(tmp_path).items.equals(log.items)
+    catalog = Catalog.build(log.items)
+    catalog.save(tmp_path / "catalog")
+    assert Catalog.load(tmp_path / "catalog").items.equals(catalog.items)
+
+
+def test_a_column_that_cannot_be_saved_is_refused():
+    log = make_log()
+    spans = pa.nulls(log.num_items, pa.month_day_nano_interval())
+    with pytest.raises(DataError, match="`items` has a column 'span' of type .* cannot hold; convert it, or leave it"):
+        EventLog(log.name, log.events, log.items.append_column("span", spans))
 
 
 def test_load_refuses_what_is_no_log_or_was_mixed(tmp_path):

@@ -81,10 +81,21 @@ def test_categories_are_counted_once_an_item_at_any_depth_of_its_paths():
     assert found.root == "Shop"
 
 
+def test_the_ends_of_a_column_are_numbers():
+    """Neither what is infinite nor what is no number, and of a type that filters compare."""
+    prices = [np.nan, np.inf, None, 2.5, 1.0]
+    items = pa.table({"item_id": list("abcde"), "title": list("abcde"), "price": prices})
+    halves = pa.array(np.arange(5, dtype=np.float16))
+    found = facets_of(Catalog.build(items.append_column("half", halves)))
+    assert [(one.column, one.lowest, one.highest) for one in found.ranges] == [("price", 1.0, 2.5)]
+
+
 @pytest.mark.parametrize("family", ["gensar", "intsr"])
 def test_why_names_what_is_nearest_words_and_the_identifier(serve, shops, family):
     client, catalog = serve(family), shops[family][0].catalog
-    body = {"item_id": "i3", "query": "GARDENS things", "history": [{"item_id": f"i{row}"} for row in (3, 20, 1)]}
+    # What was only shown is nothing that the user did.
+    history = [{"item_id": "i2", "action": "impression"}, *({"item_id": f"i{row}"} for row in (3, 20, 1))]
+    body = {"item_id": "i3", "query": "GARDENS things", "history": history}
     why = client.post("/why", json=body).json()
     assert why["item"] == {"item_id": "i3", "title": "garden thing 3"}
     assert why["words"] == ["garden", "thing"]

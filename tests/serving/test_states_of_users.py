@@ -114,10 +114,10 @@ def test_a_short_window_is_all_that_the_model_reads(loaded):
         assert_same(answers, loaded.model.retrieve(loaded.processor([whole])))
 
 
-def test_events_of_unknown_items_take_no_place_in_a_window(loaded):
+def test_events_of_unknown_items_or_of_none_take_no_place_in_a_window(loaded):
     """The model reads the latest events that it knows, however many others came after them."""
     known = tuple(Event(f"i{place}", timestamp=1 + place) for place in range(6))
-    events = known + tuple(Event(f"gone{place}", timestamp=10 + place) for place in range(40))
+    events = known + tuple(Event(f"gone{place}" if place % 3 else None, timestamp=10 + place) for place in range(40))
     for number in (6, 7, 20, 46):
         kept = KeptHistory("ann", number, tuple(range(1, number + 1)), events[:number])
         answers = loaded.answer([Question(Request(timestamp=10**6), kept.events, kept)])

@@ -41,6 +41,7 @@ class ItemFilters:
         self.items = items
         self._members: dict[str, _Members] = {}
         self._lowered: dict[str, pa.ChunkedArray] = {}
+        self._compared: dict[str, pa.ChunkedArray] = {}
         self._has_numbers: dict[str, bool] = {}
         self._was_empty: set[str] = set()
         self._period: tuple[np.ndarray, np.ndarray] | None = None
@@ -84,8 +85,8 @@ class ItemFilters:
         check_characters(text, f"{column}_contains")
         # Lower case is kept: a search that ignores case takes more than twice as long as a plain one.
         if column not in self._lowered:
-            self._lowered[column] = pc.utf8_lower(self.items.column(column))
-        return to_mask(pc.match_substring(self._lowered[column], text.lower()))
+            self._lowered[column] = _without_case(self.items.column(column))
+        return to_mask(pc.match_substring(self._lowered[column], _without_case(pa.scalar(text)).as_py()))
 
     def matches(self, column: str, wanted: object) -> np.ndarray:
         """Mark the items that have a wanted value in a column; null never matches.
@@ -111,16 +112,17 @@ class ItemFilters:
                 f"The items have no column {column!r}{_suggestion(column, self.items.column_names)}; they have "
                 f"{', '.join(self.items.column_names)}."
             )
-        values = self.items.column(column)
-        if _is_list(values.type):
+        if _is_list(self.items.column(column).type):
             return self._holds(column, wanted)
+        values = self._values(column)
         try:
             if isinstance(wanted, tuple):
                 self._check_range(column)
                 return _in_range(column, values, wanted)
             if isinstance(wanted, (list, set, frozenset, np.ndarray)):
                 asked = list(wanted)
-                found = to_mask(pc.is_in(values, value_set=pa.array(asked, type=values.type), skip_nulls=True))
+                choices = _as_compared(pa.array(asked, type=values.type))
+                found = to_mask(pc.is_in(values, value_set=choices, skip_nulls=True))
             else:
                 asked = [wanted]
                 found = to_mask(pc.equal(values, to_column_type(wanted, values.type)))
@@ -137,12 +139,17 @@ class ItemFilters:
         if column in self._was_empty or not asked:
             return
         self._was_empty.add(column)
-        known = pc.unique(self.items.column(column)).drop_null().to_pylist()
+        known = pc.unique(self._values(column)).drop_null().to_pylist()
         near = next(filter(None, (_suggestion(one, known) for one in asked)), "")
         logger.warning("The filter `%s` is %s, which no item of the catalogue has%s.", column, shown(asked[0]), near)
 
+    def _values(self, column: str) -> pa.ChunkedArray:
+        if column not in self._compared:
+            self._compared[column] = _as_compared(self.items.column(column))
+        return self._compared[column]
+
     def _check_range(self, column: str) -> None:
-        values = self.items.column(column)
+        values = self._values(column)
         if column not in self._has_numbers:
             self._has_numbers[column] = is_text(values.type) and _are_mostly_numbers(values)
         if self._has_numbers[column]:
@@ -156,6 +163,22 @@ class ItemFilters:
             self._members[column] = _Members(self.items.column(column))
         names = [wanted] if isinstance(wanted, str) or not isinstance(wanted, Iterable) else list(wanted)
         return self._members[column].holds_any(column, names)
+
+
+def _as_compared(values: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Return values for a comparison: what a dictionary stands for, NaN as null, -0.0 as 0."""
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    if pa.types.is_string_view(values.type):
+        values = values.cast(pa.string())
+    if pa.types.is_float32(values.type) or pa.types.is_float64(values.type):
+        values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), pc.add(values, pa.scalar(0, values.type)))
+    return values
+
+
+def _without_case(text: pa.ChunkedArray | pa.Scalar) -> pa.ChunkedArray | pa.Scalar:
+    """Return text in lower case, by way of capitals: a Greek word ends with another small sigma than it contains."""
+    return pc.utf8_lower(pc.utf8_upper(text))
 
 
 def item_periods(items: pa.Table) -> tuple[np.ndarray, np.ndarray]:
@@ -222,7 +245,7 @@ def _in_range(column: str, values: pa.ChunkedArray, bounds: tuple[object, ...]) 
         mask &= to_mask(pc.greater_equal(values, to_column_type(lowest, values.type)))
     if highest is not None:
         mask &= to_mask(pc.less_equal(values, to_column_type(highest, values.type)))
-    if lowest is not None and highest is not None and pc.greater(pa.scalar(lowest), pa.scalar(highest)).as_py():
+    if None not in (lowest, highest) and pc.greater(*(to_column_type(one, values.type) for one in bounds)).as_py():
         raise RequestError(
             f"The filter `{column}` is the range {shown(bounds)}, whose lowest is above its highest; swap them."
         )
@@ -241,7 +264,8 @@ def to_column_type(value: object, kind: pa.DataType) -> pa.Scalar:
     is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     if is_number and pa.types.is_floating(kind):
         return pa.scalar(kind.to_pandas_dtype()(value), kind)
-    return pa.scalar(value)
+    # Arrow compares the largest unsigned numbers with none that have a sign.
+    return pa.scalar(value, kind) if is_number and pa.types.is_uint64(kind) else pa.scalar(value)
 
 
 def _is_list(kind: pa.DataType) -> bool:

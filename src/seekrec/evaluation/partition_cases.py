@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from seekrec.evaluation.protocols import EvaluationCases, RankingProtocol, Retriever, Scorer, build_cases
+from seekrec.evaluation.protocols import EvaluationCases, RankingProtocol, Retriever, Scorer, build_cases, none_left
 from seekrec.events import Split
 from seekrec.events.columns import RowArray
 from seekrec.events.partitions import Job, PartitionedSplit
@@ -63,7 +63,7 @@ class PartitionCases:
         number = len(split.cases(self.part).select(behavior))
         chosen = np.arange(number) if wanted is None else np.array(wanted, dtype=np.int64)
         for begin in range(0, len(chosen), self.block_cases):
-            yield build_cases(
+            cases = build_cases(
                 split,
                 self.id_map,
                 part=self.part,
@@ -76,6 +76,8 @@ class PartitionCases:
                 chosen=chosen[begin : begin + self.block_cases],
                 counts=self.counts,
             )
+            if len(cases):  # all of a block may be of users who acted on nearly everything
+                yield cases
 
     def choose(self, behaviors: Sequence[Behavior], max_cases: int | None) -> list[dict[Behavior, RowArray | None]]:
         """Choose the cases that a log in memory would have, of each partition; `None` is all.
@@ -135,6 +137,8 @@ class PartitionCases:
                 self.split.partition(number), behavior, protocol, None if rows is None else rows.tolist()
             )
         ]
+        if not blocks:
+            raise none_left(self.part, self.split.log.name, self.num_negatives)
         return join_cases(blocks)
 
 

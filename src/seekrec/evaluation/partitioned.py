@@ -26,7 +26,7 @@ from seekrec.errors import DataError
 from seekrec.evaluation.evaluator import check_system, make_row, rank_cases
 from seekrec.evaluation.metrics import DEFAULT_K
 from seekrec.evaluation.partition_cases import PartitionCases, is_on_gpu, users_of
-from seekrec.evaluation.protocols import CaseFacts, EvaluationCases, RankingProtocol, Retriever, Scorer
+from seekrec.evaluation.protocols import CaseFacts, EvaluationCases, RankingProtocol, Retriever, Scorer, none_left
 from seekrec.evaluation.report import ResultRow
 from seekrec.evaluation.tuning import for_protocol
 from seekrec.events.partitions import Job, run_partitions
@@ -197,8 +197,10 @@ def evaluate_partitions(
             for number, (found, content) in enumerate(zip(gathered.values(), kept, strict=True)):
                 found.join(_Ranked.read(_ranks_file(Path(job.output), number), content))
     rows = []
-    for (_, protocol), found in gathered.items():
+    for (behavior, protocol), found in gathered.items():
         if found.facts is None:
+            if split.counts.num_cases[part].get(behavior, 0):
+                raise none_left(part, split.log.name, cases.num_negatives)
             continue
         order = order_of_users(pa.concat_arrays(found.users))
         digest = hashlib.sha256("".join(found.digests).encode()).hexdigest()[:16]

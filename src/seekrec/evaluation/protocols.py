@@ -267,7 +267,7 @@ def build_cases(
         periods (`tuple[np.ndarray, np.ndarray]`, *optional*): From when until when each item is available (see
             [`item_periods`]). In full ranking, rules out the items that are not when a request is made.
         only_targets (`Collection[str]`, *optional*): Leave out the cases that look for any other item.
-        chosen (`np.ndarray`, *optional*): int64 numbers among the cases: no others are built.
+        chosen (`np.ndarray`, *optional*): int64 numbers among the cases: no others are built, and maybe none of these.
         counts (`np.ndarray`, *optional*): See [`sample_negatives`].
 
     Returns:
@@ -317,6 +317,8 @@ def build_cases(
             counts=counts,
         )
         case_numbers, negatives = _leave_out_short(case_numbers, negatives, split, part, num_negatives)
+        if not negatives and chosen is None:
+            raise none_left(part, split.log.name, num_negatives)
     requests = split.requests(part, behavior, chosen=case_numbers)
     target_ids = [target_ids[number] for number in case_numbers.tolist()]
     target_rows = id_map.convert_to_rows(target_ids)
@@ -346,11 +348,6 @@ def _leave_out_short(
 ) -> tuple[RowArray, list[list[str]]]:
     """Leave out the cases for which too few negatives could be drawn, and say how many they are."""
     drawn = np.array([len(items) > 0 for items in negatives], dtype=bool)
-    if not drawn.any():
-        raise DataError(
-            f"`num_negatives` is {num_negatives}, but no {part} case of log {split.log.name!r} has that many items "
-            "left that its user did not act on; lower it, or rank the whole catalogue."
-        )
     if not drawn.all():
         logger.warning(
             "%d of %d %s cases of log %s are left out: fewer than %d items are left that their users did not act on.",
@@ -361,6 +358,14 @@ def _leave_out_short(
             num_negatives,
         )
     return numbers[drawn], [items for items in negatives if items]
+
+
+def none_left(part: SplitPart, name: str, num_negatives: int) -> DataError:
+    """Return the error of a log whose users acted on so much that no case has enough negatives."""
+    return DataError(
+        f"`num_negatives` is {num_negatives}, but no {part} case of log {name!r} has that many items left that its "
+        "user did not act on; lower it, or rank the whole catalogue."
+    )
 
 
 def _seen_items(requests: Sequence[Request], targets: RowArray, id_map: IdMap) -> Ragged:

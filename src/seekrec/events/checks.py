@@ -22,6 +22,7 @@ from seekrec.events.refused import Refused
 from seekrec.events.refused import Source as Source
 from seekrec.schema import BEHAVIORS, GEOHASH_PATTERN, MAX_QUERY_CHARACTERS, MAX_SECONDS, RECOMMENDATION, SEARCH
 from seekrec.util.arrow import is_list, is_text, one_array
+from seekrec.util.files import as_stored
 
 # What logs of shops often hold.
 _NO_USER, _NO_ITEM = "have no user_id", "are recommendations without an item_id"
@@ -42,6 +43,8 @@ def conform(
 ) -> pa.Table:
     """Bring a table to a schema: its columns in its order, then the others; text and numbers of any width are cast.
 
+    The others get the types that they have when they are read again: what is saved is the same when it is loaded.
+
     Args:
         table (`pyarrow.Table`): The table.
         features (`datasets.Features`): The schema.
@@ -50,7 +53,8 @@ def conform(
         optional (`datasets.Features`, *optional*): Columns that are cast where they are there, and not filled in.
 
     Raises:
-        DataError: If it is not a table, has no rows, names a column twice, lacks a required column or a type is wrong.
+        DataError: If it is not a table, has no rows, names a column twice, lacks a required column or a type is wrong,
+            or one of the others cannot be saved.
     """
     if not isinstance(table, pa.Table):
         raise DataError(
@@ -77,7 +81,15 @@ def conform(
     for field in optional.arrow_schema if optional else ():
         if field.name in names:
             columns[field.name] = _cast(table.column(field.name), field, what)
-    columns |= {name: table.column(name) for name in names if name not in columns}
+    for name in names:
+        if name not in columns:
+            try:
+                columns[name] = as_stored(table.select([name])).column(0)
+            except pa.ArrowException as error:
+                raise DataError(
+                    f"`{what}` has a column {name!r} of type {table.schema.field(name).type}, which a Parquet file "
+                    f"cannot hold; convert it, or leave it out: {error}"
+                ) from error
     return pa.table(columns)
 
 

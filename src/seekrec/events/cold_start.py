@@ -7,7 +7,8 @@ There are two kinds:
   vectors were learned. Many logs have some; evaluating them needs no extra training.
 - **Held-out items**: [`hold_out_items`] removes them and all their events from the log before training. They are then
   added to the trained model by `add_items`, and it is evaluated on the test questions of the whole log whose target
-  they are. All training events of a user are earlier than the user's question, as in the split of the whole log.
+  they are. All training events of a user are earlier than the user's question, as in the split of the whole log; but a
+  user who is left with too few interactions to be asked is trained on whole, events of the question's time included.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ async def why(message: m.WhyMessage, service: Served) -> replies.Why:
         raise UnknownItemError(f"`item_id` is {message.item_id!r}, which the catalogue does not hold.")
     row = catalog.id_map.rows[message.item_id]
     kept = message.given_history() if message.user_id is None else (await service.history(message.user_id)).events
-    acted = [event.item_id for event in kept[-_LATEST:] if event.item_id is not None]
+    acted = [event.item_id for event in kept[-_LATEST:] if event.item_id is not None and not event.is_impression]
     known = catalog.id_map.convert_to_rows(dict.fromkeys(acted), strict=False)
     history = known[(known >= 0) & (known != row)]
     item = catalog.items.slice(row, 1)
@@ -203,11 +203,10 @@ def _facets(catalog: Catalog) -> replies.Facets:
     ranges = []
     for column in items.column_names:
         values = items.column(column)
-        if column in ("available_from", "available_until") or not (
-            pa.types.is_integer(values.type) or pa.types.is_floating(values.type)
-        ):
+        is_number = any(kind(values.type) for kind in (pa.types.is_integer, pa.types.is_float32, pa.types.is_float64))
+        if column in ("available_from", "available_until") or not is_number:
             continue
-        ends = pc.min_max(values).as_py()
+        ends = pc.min_max(values.filter(pc.is_finite(values))).as_py()
         if ends["min"] is not None and ends["min"] < ends["max"]:
             ranges.append(replies.RangeFacet(column=column, lowest=ends["min"], highest=ends["max"]))
     lifetimes = [items.column(name) for name in ("available_from", "available_until") if name in items.column_names]

@@ -22,7 +22,7 @@ from seekrec.catalog import Catalog
 from seekrec.models.answers import ExcludeSeen, Where
 from seekrec.models.states import State
 from seekrec.models.views import Boost
-from seekrec.schema import Behavior, Event, Request, ScoredItem
+from seekrec.schema import SEARCH, Behavior, Event, Request, ScoredItem
 from seekrec.serving.histories import KeptHistory
 from seekrec.serving.metrics import Metrics
 from seekrec.util.ragged import Ragged
@@ -162,7 +162,8 @@ class UserStates:
     def _starts(self, history: KeptHistory, catalog: Catalog) -> tuple[int, ...]:
         """Return for each limit the place of the first event that the model reads, from 0.
 
-        As the processor counts, which leaves out impressions and events of items that the catalogue lacks.
+        As the processor counts, which leaves out impressions, events of items that the catalogue lacks, and those
+        that are neither of an item nor a search.
         """
         known = catalog.id_map.rows
         start, starts = history.number - len(history.events), []
@@ -173,7 +174,7 @@ class UserStates:
                 for place in range(len(history.events) - 1, -1, -1)
                 if behavior in (None, (event := history.events[place]).behavior)
                 and not event.is_impression
-                and (event.item_id is None or event.item_id in known)
+                and (event.item_id in known or (event.item_id is None and event.behavior == SEARCH))
             )
             first = next(islice(places, longest, None), start - 1) + 1 if longest else start
             starts.append(-(-first // step) * step)

@@ -77,6 +77,17 @@ def write_table(path: str | Path, table: pa.Table) -> None:
         pq.write_table(table, temporary, compression="zstd", use_compliant_nested_type=False)
 
 
+def as_stored(table: pa.Table) -> pa.Table:
+    """Return a table with the types that it has when it is read again: Parquet has no times in seconds, say.
+
+    Raises:
+        pyarrow.ArrowException: If a Parquet file cannot hold one of them.
+    """
+    buffer = pa.BufferOutputStream()
+    pq.ParquetWriter(buffer, table.schema, use_compliant_nested_type=False).close()
+    return table.cast(pq.read_schema(pa.BufferReader(buffer.getvalue())))
+
+
 @contextmanager
 def replace_folder(path: str | Path, *, keep: Callable[[str], bool] | None = None) -> Iterator[Path]:
     """Yield an empty folder to fill; it takes the place of `path` when the block ends, in one step.
@@ -321,6 +332,7 @@ def _sync(path: Path) -> None:
 
 
 __all__ = [
+    "as_stored",
     "lock_folder",
     "recover_folder",
     "replace_file",
