@@ -323,6 +323,25 @@ def test_where_views_find_no_target_being_new_weighs_nothing(monkeypatch):
     assert _weigh_new(model, processor, SimpleCases(np.arange(24)), Views(24), {"lexical": 2.0}, 0) == 0.0
 
 
+def test_where_very_many_items_are_new_being_new_is_not_weighed(monkeypatch, caplog):
+    # Of 24 items 12 have no event; 12 and a sixth of the other 12 are compared with these: 12 x 14 pairs.
+    model, processor = make_synergen()
+    is_new = np.arange(24) < 12
+    model.set_catalog(replace(model.catalog, is_predicted=is_new))
+    cases = SimpleCases(np.arange(12, 24))
+    asked = []
+    monkeypatch.setattr("seekrec.evaluation.view_weights._ONE_IN", 6)
+    nothing = looked_at(np.zeros((0, 0), np.float32), dict.fromkeys(("new", "sum"), np.zeros((0, 0), np.float32)))
+    monkeypatch.setattr("seekrec.evaluation.view_weights.score_cases", lambda *_, **how: asked.append(1) or nothing)
+    for most, rounds in ((12 * 14, 6), (12 * 14 - 1, 0)):
+        asked.clear()
+        monkeypatch.setattr("seekrec.evaluation.view_weights._MOST_PAIRS", most)
+        with caplog.at_level("INFO", "seekrec"):
+            assert _weigh_new(model, processor, cases, Views(24), {"lexical": 2.0}, 0) == 0.0
+        assert len(asked) == rounds
+    assert caplog.messages == ["`new` has the weight 0: 14 of 24 items are new, too many to weigh."]
+
+
 def test_a_model_gets_the_views_that_help():
     split = split_log(make_log())
     model, processor = make_synergen()

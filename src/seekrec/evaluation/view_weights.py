@@ -35,6 +35,7 @@ from seekrec.evaluation.protocols import EvaluationCases, build_cases
 from seekrec.evaluation.score_cases import pad_lines, score_cases
 from seekrec.evaluation.view_choices import ViewChoices
 from seekrec.events import Split
+from seekrec.models.new_items import MAX_POOL
 from seekrec.models.processing import CatalogProcessor
 from seekrec.models.views import ViewedModel, Views, used_views, write_view_weights
 from seekrec.schema import BEHAVIORS, SEARCH, Behavior
@@ -54,6 +55,8 @@ _MOST_TAKEN = 1_000
 # So often, each time of other items and with other cases. Where many pairs of a new item and a known one are compared,
 # which takes seconds, it is done less often, each time with more cases, so that as many look for what is taken.
 _ROUNDS, _ROUNDS_OF_MANY, _MANY_PAIRS = _ONE_IN, 2, 20_000_000
+# Of so many pairs the nearest take a minute to find, in each round for each task: too long to learn one number.
+_MOST_PAIRS = 300_000_000
 # The weight of being new may cost so much of NDCG@10 over all cases: it moves others down to where they are as likely.
 _MAY_COST = 0.01
 # Beside it no view counts.
@@ -252,6 +255,8 @@ def _weigh_new(
 ) -> float:
     """Return the weight of `new`, given those of the other views; 0 if it costs much, or nothing supports new items.
 
+    It is 0 too where so many items are new that finding those like them would take longer than training.
+
     New items are taken to be looked for as often as others. So the items are dealt into groups, in the order of how
     many cases look for them; for each part of the cases another group is taken for new, and the cases are dealt so
     that it holds its share of the targets.
@@ -266,6 +271,9 @@ def _weigh_new(
     group = np.full(len(catalog), -1)
     group[known[np.lexsort((generator.random(len(known)), asked))]] = np.arange(len(known)) % one_in
     num_new = int(catalog.live.sum()) - len(known) + len(known) // one_in
+    if min(len(known), MAX_POOL) * num_new > _MOST_PAIRS:
+        logger.info("`new` has the weight 0: %d of %d items are new, too many to weigh.", num_new, len(catalog))
+        return 0.0
     rounds = _ROUNDS if len(known) * num_new < _MANY_PAIRS else _ROUNDS_OF_MANY
     # Items like the new ones are looked for by each view that asks them.
     views = views.only({name for name, weight in weights.items() if weight}) or views

@@ -36,7 +36,7 @@ _MAX_KEPT = 4
 _pools: list[_Kept] = []
 _lock = threading.Lock()
 # Items among which neighbours are looked for: a product of 1,024 vectors with more takes seconds.
-_MAX_POOL = 100_000
+MAX_POOL = 100_000
 # Rows of items whose categories are compared at a time: what comes out is as large as the pool.
 _CATEGORY_ROWS = 128
 
@@ -84,7 +84,7 @@ class TextNeighbors:
         if len(known) < 2:
             return None
         generator = np.random.default_rng(0)
-        rows_of_pool = np.sort(generator.permutation(known)[:_MAX_POOL])
+        rows_of_pool = np.sort(generator.permutation(known)[:MAX_POOL])
         references = np.sort(generator.permutation(rows_of_pool)[:_MAX_REFERENCES])
         pool, own = _pool_of(vectors, references, rows_of_pool, min(count, len(rows_of_pool) - 1), categories)
         nearest = np.concatenate([own, pool.nearest(vectors, new, categories)])
@@ -234,4 +234,4 @@ def _unit(vectors: np.ndarray, center: np.ndarray) -> np.ndarray:
     return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
 
 
-__all__ = ["NUM_TEXT_NEIGHBORS", "TextNeighbors"]
+__all__ = ["MAX_POOL", "NUM_TEXT_NEIGHBORS", "TextNeighbors"]
