@@ -76,6 +76,8 @@ def test_the_limit_of_refused_rows_holds_for_published_logs(tmp_path):
 
 @pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.slow)])
 def test_a_large_log_is_read_in_partitions_and_is_the_same_log(engine, tmp_path, monkeypatch):
+    if engine == "ray":
+        pytest.importorskip("ray")
     options = write_own_log(tmp_path / "shop", "all of it")
     settings = {"events": options[1], "items": options[3]}
     whole = read_log(DataArguments(**settings))

@@ -93,6 +93,23 @@ def test_a_run_that_changes_nothing_is_the_full_model(tmp_path):
         other.train("HSTU")
 
 
+def test_a_family_is_not_asked_for_settings_of_others(tmp_path):
+    options = [
+        "--data_dir",
+        "d",
+        "--identifier_num_epochs",
+        "50",
+        "--max-test-cases=5",
+        "--task_weights",
+        "a=1",
+        "b=2",
+    ]
+    trainings = Trainings(read_paper("gensar"), "any", tmp_path, tmp_path, [*options, "--no_such_setting", "1"])
+    assert trainings.options_of("gensar") == [*options, "--no_such_setting", "1"]
+    # What no family has is still refused by the run.
+    assert trainings.options_of("intsr") == ["--data_dir", "d", "--max-test-cases=5", "--no_such_setting", "1"]
+
+
 def test_what_the_user_names_replaces_usual_settings_and_not_what_makes_a_run(tmp_path, monkeypatch):
     asked = {}
 

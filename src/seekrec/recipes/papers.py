@@ -8,7 +8,7 @@ recipe, or systems measured in one; a claim says which of its rows the paper fin
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
@@ -17,6 +17,10 @@ import yaml
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation import ResultRow, read_results
 from seekrec.evaluation.metrics import SELECTION_METRIC
+from seekrec.recipes.gensar import GenSARRecipe
+from seekrec.recipes.gensr import GenSRRecipe
+from seekrec.recipes.intsr import IntSRRecipe
+from seekrec.recipes.synergen import SynerGenRecipe
 from seekrec.recipes.variants import FULL, Settings, as_options, changed, read_variants, run_variant
 from seekrec.schema import Behavior
 from seekrec.util.package_data import data_folder, find_settings
@@ -226,6 +230,13 @@ def _names(value: object) -> tuple[str, ...]:
     return tuple(str(one) for one in value) if isinstance(value, list) else (str(value),)
 
 
+_RECIPES = {kind.family(): kind for kind in (GenSARRecipe, GenSRRecipe, IntSRRecipe, SynerGenRecipe)}
+
+
+def _setting_names(family: str) -> frozenset[str]:
+    return frozenset(one.name for kind in _RECIPES[family].argument_types() for one in fields(kind))
+
+
 @dataclass
 class Trainings:
     """The trainings of a paper on a log: what each is asked for by command line, and the folder of its model.
@@ -235,7 +246,8 @@ class Trainings:
         config (`str`): Name or path of the settings file; see `config_of`.
         folder (`Path`): Folder of the runs.
         scripts (`Path`): Folder of the recipes' scripts.
-        options (`Sequence[str]`): Options of every run; they replace its usual settings, not what makes it that run.
+        options (`Sequence[str]`): Options of every run whose family has such a setting; they replace its usual
+            settings, not what makes it that run.
         num_train_epochs (`float`, *optional*): Epochs of every run; those of the settings file if not given.
     """
 
@@ -270,6 +282,17 @@ class Trainings:
         path = find_settings(family, self.config_of(family))
         return path, {one.name: one.value for one in read_settings(path)}
 
+    def options_of(self, family: str) -> list[str]:
+        """Return the options without the settings that other families have and this one has not."""
+        of_others = frozenset().union(*(_setting_names(other) for other in _RECIPES)) - _setting_names(family)
+        kept: list[str] = []
+        is_kept = True
+        for word in self.options:
+            if word.startswith("--"):
+                is_kept = word.partition("=")[0][2:].replace("-", "_") not in of_others
+            kept += [word] if is_kept else []
+        return kept
+
     def folder_of(self, run: Run) -> Path:
         """Return the folder of a run."""
         return self.folder / run.family / "".join(one if one.isalnum() or one == "." else "-" for one in run.name)
@@ -298,7 +321,7 @@ class Trainings:
             [
                 *("--stages_dir", str(self.folder / "stages")),
                 *as_options(run.usual),
-                *self.options,
+                *self.options_of(run.family),
                 *as_options(run.own),
             ],
             num_train_epochs=epochs,
