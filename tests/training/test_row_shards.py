@@ -133,7 +133,8 @@ def run(folder, num_processes, stop_at=0):
 
 def assert_same(folder, whole, family):
     weights, expected = (load_file(place / family / "weights.safetensors") for place in (folder, whole))
-    torch.testing.assert_close(weights, expected, atol=2e-4, rtol=1e-3)
+    # Rounding is a fiftieth of one step of the table (0.05) at most: Adam makes whole steps of gradients near 0, too.
+    torch.testing.assert_close(weights, expected, atol=1e-3, rtol=1e-3)
     lines, others = (json.loads((place / family / "history.json").read_text()) for place in (folder, whole))
     assert [line.keys() for line in lines] == [line.keys() for line in others]
     for line, other in zip(lines, others, strict=True):
