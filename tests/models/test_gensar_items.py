@@ -344,7 +344,7 @@ def test_beams_and_order_read_a_history_once(aisles):
 @pytest.mark.parametrize("num_known", [NUM_ITEMS, 6])
 def test_items_that_speak_for_new_ones_are_embedded_once(aisles, num_known, monkeypatch):
     """Whether they are most of the catalogue or few of it."""
-    monkeypatch.setattr(new_items, "_MAX_POOL", num_known)
+    monkeypatch.setattr(new_items, "MAX_POOL", num_known)
     model, processor = make_gensar(aisles, **ALL_PARTS)
     grow(model, processor)
     inputs, fresh, embedded = processor(REQUESTS), copy.deepcopy(model), []

@@ -41,7 +41,7 @@ def test_neighbours_are_known_items_with_the_nearest_texts():
 
 def test_a_large_catalogue_is_asked_in_part(monkeypatch):
     monkeypatch.setattr(new_items, "_MAX_REFERENCES", 5)
-    monkeypatch.setattr(new_items, "_MAX_POOL", 30)
+    monkeypatch.setattr(new_items, "MAX_POOL", 30)
     vectors = np.random.default_rng(0).normal(size=(100, 8))
     neighbors = TextNeighbors.find(vectors, new=np.arange(90, 100), known=np.arange(90))
     assert neighbors is not None
