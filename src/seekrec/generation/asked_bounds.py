@@ -250,9 +250,9 @@ class AskedBounds:
         if depth == 1:
             best = np.full(len(self._is_sorted), _NEVER)
             np.maximum.at(best, self._tops, self._large[2])
-            best = best.reshape(-1, most)[lines].reshape(-1)
-            places = np.flatnonzero(best > _NEVER)
-            return places, best[places]
+            best = best.reshape(-1, self._num_tops)[lines]
+            families, columns = np.nonzero(best > _NEVER)
+            return families * most + columns, best[families, columns]
         starts, own = self._layout.starts[depth], lines * self._layout.num_items
         self._sort(lines * self._num_tops + np.searchsorted(self._layout.starts[1], starts[first], side="right") - 1)
         low = np.searchsorted(self._keys, own + starts[first])
