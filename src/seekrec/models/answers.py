@@ -181,6 +181,10 @@ def join_new(
     rows, values = found
     keep = ~np.isin(new, rows) if allowed is None else allowed[new] & ~np.isin(new, rows)
     rows, values = np.concatenate([rows, new[keep]]), np.concatenate([values, scores[keep].astype(values.dtype)])
+    if 0 < top_k < len(values):
+        # To order all of many takes longer than to find the last of the best.
+        reach = np.flatnonzero(~(values < np.partition(values, -top_k)[-top_k]))
+        rows, values = rows[reach], values[reach]
     order = np.argsort(-values, kind="stable")[:top_k]
     return rows[order], values[order]
 

@@ -346,7 +346,7 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
             return found
         scores = self._score_new(snapshot, asked, norm)
         if added is not None:
-            scores = scores + np.stack(added.at([new] * len(scores)))
+            scores = scores + added.of_items(new)
         check_finite("The scores of new items", scores, "request", "check the weights of the model and its data type")
         return [
             join_new(own, new, scores_line, mask, count)

@@ -16,6 +16,7 @@ import threading
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -103,12 +104,25 @@ class TextNeighbors:
         """
         known = np.sort(scores[:, self.references], axis=1)
         usual = np.sort(scores[:, self.of_references].mean(axis=2), axis=1)
-        means = scores[:, self.of_new].mean(axis=2)
+        means = np.ascontiguousarray((self.shares @ scores.T).T)
         answers = np.empty(means.shape, dtype=np.float32)
         for line, (mean, places, values) in enumerate(zip(means, usual, known, strict=True)):
             # Beyond the ends of what is usual by as much as the mean is.
             answers[line] = np.interp(mean, places, values) + (mean - np.clip(mean, places[0], places[-1]))
         return answers
+
+    @cached_property
+    def shares(self) -> csr_array:
+        """How much each new item takes of each of `rows`: float32 of shape `(num_new, len(rows))`."""
+        num_new, count = self.of_new.shape
+        values = np.full(num_new * count, 1 / count, np.float32)
+        offsets = np.arange(0, num_new * count + 1, count)
+        return csr_array((values, self.of_new.ravel(), offsets), shape=(num_new, len(self.rows)))
+
+    @cached_property
+    def takers(self) -> csr_array:
+        """The same, a row for each of `rows`: float32 of shape `(len(rows), num_new)`."""
+        return csr_array(self.shares.T)
 
 
 @dataclass(frozen=True, eq=False)

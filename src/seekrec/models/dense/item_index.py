@@ -19,6 +19,9 @@ from seekrec.util.finite import check_finite
 
 Backend = Literal["exact", "faiss"]
 
+# Rows of items, and scores that others give them.
+SpokenFor = tuple[np.ndarray, Tensor]
+
 # Scores held at a time: 16 million floats take 64 MB.
 _BLOCK_CELLS = 16_000_000
 
@@ -64,6 +67,7 @@ class ItemIndex:
         top_k: Sequence[int],
         allowed: Sequence[np.ndarray | None],
         added: AddedScores | None = None,
+        spoken_for: SpokenFor | None = None,
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Find the best items of each query.
 
@@ -74,6 +78,8 @@ class ItemIndex:
                 object given several times is looked at once.
             added ([`AddedScores`], *optional*): What is added to dot products; all items are then scored, whatever
                 the backend.
+            spoken_for (`tuple`, *optional*): int64 rows of items, ascending, whose scores stand in for their products,
+                and these: float32 of shape `(num_queries, num_rows)`. All items are then scored, too.
 
         Returns:
             `list[tuple[np.ndarray, np.ndarray]]`: For each query int64 rows and float32 scores, best first;
@@ -87,10 +93,11 @@ class ItemIndex:
             raise RequestError(f"`top_k` is {min(top_k)}; ask for at least one item.")
         check_finite("The vectors of the queries", queries, "request", "check the weights and the query vectors")
         if self.shared_from is None:
-            return self._search(queries, top_k, allowed, added)
+            return self._search(queries, top_k, allowed, added, spoken_for)
         held = slice(self.shared_from, self.shared_from + len(self.vectors))
         masks = {id(mask): mask[held] for mask in allowed if mask is not None}
-        own = self._search(queries, top_k, [None if mask is None else masks[id(mask)] for mask in allowed], added)
+        own_masks = [None if mask is None else masks[id(mask)] for mask in allowed]
+        own = self._search(queries, top_k, own_masks, added, spoken_for)
         return self._join([(rows + held.start, scores) for rows, scores in own], top_k, queries.device)
 
     @staticmethod
@@ -117,8 +124,9 @@ class ItemIndex:
         top_k: Sequence[int],
         allowed: Sequence[np.ndarray | None],
         added: AddedScores | None,
+        spoken_for: SpokenFor | None,
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        if self._faiss is not None and added is None:
+        if self._faiss is not None and added is None and spoken_for is None:
             return [
                 self._search_faiss(self._faiss, query, k, mask)
                 for query, k, mask in zip(queries, top_k, allowed, strict=True)
@@ -130,7 +138,8 @@ class ItemIndex:
         if added is not None:
 
             def own_scores(begin: int, end: int) -> Tensor:
-                return (self.vectors[begin - begins : end - begins] @ queries.T).float()
+                products = (self.vectors[begin - begins : end - begins] @ queries.T).float()
+                return _speak_for(products, spoken_for, begin)
 
             values, rows = added.best_sums(top_k, allowed, own_scores, range(begins, begins + num_items))
             rows = rows - begins
@@ -140,6 +149,7 @@ class ItemIndex:
             size = max(1, _BLOCK_CELLS // max(1, num_queries))
             for begin in range(0, num_items, size):
                 scores = (queries @ self.vectors[begin : begin + size].T).float()
+                _speak_for(scores.T, spoken_for, begins + begin)
                 self._hide(scores, allowed, begin)
                 best, place = scores.topk(min(most, scores.shape[1]))
                 values, rows = torch.cat([values, best], 1), torch.cat([rows, place + begin], 1)
@@ -176,4 +186,13 @@ class ItemIndex:
         return rows[0][kept].astype(np.int64), scores[0][kept]
 
 
-__all__ = ["Backend", "ItemIndex"]
+def _speak_for(scores: Tensor, spoken_for: SpokenFor | None, begin: int) -> Tensor:
+    """Put the scores of items that others speak for into those of a range of rows, `(num_items_of_range, any)`."""
+    if spoken_for is not None:
+        rows, values = spoken_for
+        low, high = np.searchsorted(rows, [begin, begin + len(scores)])
+        scores[torch.from_numpy(rows[low:high] - begin).to(scores.device)] = values[:, low:high].T
+    return scores
+
+
+__all__ = ["Backend", "ItemIndex", "SpokenFor"]

@@ -26,7 +26,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 from seekrec.catalog import Catalog, item_periods
 from seekrec.embeddings.row_shards import RowShards, row_shards, save_rows
 from seekrec.errors import CatalogError, RequestError
-from seekrec.models.answers import ExcludeSeen, Found, Masks, Where, join_new, without_rows
+from seekrec.models.answers import ExcludeSeen, Found, Masks, Where
 from seekrec.models.base import CatalogModel, CatalogSnapshot, has_same_items
 from seekrec.models.dense.configuration_dense import DenseConfig
 from seekrec.models.dense.item_index import Backend, ItemIndex
@@ -648,17 +648,20 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], StatefulModel[StateT], DensePr
             neighbors = items.snapshot.text_neighbors(num_trained, behavior) if bool(is_asked.any()) else None
             if neighbors is None:
                 continue
-            own = questions[is_asked][:, None]
-            asked = torch.from_numpy(neighbors.rows).to(questions.device).expand(len(own), 1, -1)
-            known = self._products(own, asked, items).detach()[:, 0].cpu().numpy()
+            vectors = self._item_vectors(torch.from_numpy(neighbors.rows).to(questions.device), items)
+            known = (questions[is_asked] @ vectors.to(questions.dtype).T).detach().float().cpu().numpy()
             check_finite("The scores", known, "request", "check the weights of the model and its data type")
             scored[is_asked] = torch.from_numpy(neighbors.score(known)).to(questions.device)
         return scored
 
     def _products(self, questions: Tensor, rows: Tensor, items: CatalogItems) -> Tensor:
-        is_whole = not isinstance(items.tower.ids, RowShards)
-        vectors = items.vectors[rows.clamp_min(0)] if is_whole else items(rows.clamp_min(0))
+        vectors = self._item_vectors(rows.clamp_min(0), items)
         return torch.einsum("bqs,bqcs->bqc", questions, vectors.to(questions.dtype)).float()
+
+    @staticmethod
+    def _item_vectors(rows: Tensor, items: CatalogItems) -> Tensor:
+        vectors: Tensor = items(rows) if isinstance(items.tower.ids, RowShards) else items.vectors[rows]
+        return vectors
 
     def _viewed_history(self, inputs: BatchFeature) -> Tensor:
         """Return what the model itself reads, and a state holds."""
@@ -817,17 +820,11 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], StatefulModel[StateT], DensePr
         """Find the items whose vectors are nearest to the questions, and new items by their neighbours."""
         items = CatalogItems(self.model.items, snapshot)
         questions = self.encode_questions(inputs, state=state, items=items)[:, 0]
-        new = self._new_items(items)
-        searched = without_rows(allowed, new, snapshot.catalog) if len(new) else allowed
-        found = items.index(self.item_index).search(questions, wanted, searched, added)
+        new, spoken_for = self._new_items(items), None
         if len(new):
             behavior_ids = inputs["question_behavior_ids"].to(self.device)
-            scored = self._score_new(questions[:, None], items, behavior_ids)[:, 0].cpu().numpy()
-            if added is not None:
-                scored = scored + np.stack(added.at([new] * len(scored)))
-            lines = zip(found, scored, allowed, wanted, strict=True)
-            found = [join_new(answer, new, scores, mask, k) for answer, scores, mask, k in lines]
-        return found
+            spoken_for = new, self._score_new(questions[:, None], items, behavior_ids)[:, 0]
+        return items.index(self.item_index).search(questions, wanted, allowed, added, spoken_for)
 
     @torch.no_grad()
     def rank(self, inputs: BatchFeature, *, state: StateT | None = None) -> list[list[ScoredItem]]:

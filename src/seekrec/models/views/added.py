@@ -29,6 +29,8 @@ _BLOCK_CELLS, _LEAST_ITEMS = 2**20, 2**11
 _BLOCK_CELLS_OF_DEVICE = 2**24
 # To multiply a pair costs as much as to multiply so many items for all requests, roughly and exactly.
 _COST_OF_PAIR, _COST_OF_EXACT_PAIR = 6, 2
+# One item in so many, or more, is looked for among all.
+_FEW_OF_CATALOG = 16
 # Pairs that are multiplied at a time.
 _PAIRS_AT_ONCE = 2**16
 # Items of a group of which the best is looked at, and groups for each item wanted, so that few of these share one.
@@ -111,6 +113,21 @@ class AddedScores:
         asked = Ragged.from_arrays(rows)
         places = (torch.from_numpy(part).to(self.device) for part in (asked.owners(), asked.values))
         return list(Ragged(self.of_pairs(*places).cpu().numpy(), asked.offsets))
+
+    def of_items(self, rows: np.ndarray) -> np.ndarray:
+        """Return what is added to the same items for all requests: float32 of shape `(num_requests, len(rows))`.
+
+        Args:
+            rows (`np.ndarray`): int64 rows of the catalogue, ascending.
+        """
+        if len(rows) * _FEW_OF_CATALOG < self.num_items:
+            return np.stack(self.at([rows] * self.num_requests))
+        # Products of whole blocks take a fraction of those of as many pairs.
+        found = []
+        for begin, end in self._blocks(self.num_items):
+            low, high = np.searchsorted(rows, [begin, end])
+            found.append(self._of_range(begin, end)[:, torch.from_numpy(rows[low:high] - begin).to(self.device)])
+        return torch.cat(found, dim=1).cpu().numpy()
 
     def above(self, least: Tensor) -> Pairs:
         """Return all pairs of a request and an item to which more is added than `least` says.

@@ -344,13 +344,8 @@ class CatalogViews:
             return wide
         # One that counts as new may have been acted on: that is nothing to know.
         wide.data = np.where(self._is_new[wide.indices], np.float32(0), wide.data)
-        return csr_array(wide + scores @ self._means_of_new(neighbors, int(scores.shape[1])))
-
-    def _means_of_new(self, neighbors: TextNeighbors, num_known: int) -> csr_array:
-        near = neighbors.rows[neighbors.of_new]
-        places = (near.ravel(), np.repeat(self.new, near.shape[1]))
-        shares = np.full(near.size, 1 / near.shape[1], np.float32)
-        return csr_array((shares, places), shape=(num_known, len(self.catalog)))
+        taken = csr_array(scores[:, neighbors.rows] @ neighbors.takers)
+        return csr_array(wide + csr_array((taken.data, self.new[taken.indices], taken.indptr), shape=wide.shape))
 
 
 __all__ = ["TEXT_DECAY", "CatalogViews", "ViewRequests"]
