@@ -42,6 +42,22 @@ def test_the_index_gives_what_sorting_gives(monkeypatch, cells):
         np.testing.assert_allclose(found[line][1], scores[line][order], rtol=1e-5)
 
 
+@pytest.mark.parametrize("backend", ["exact", "faiss"])
+@pytest.mark.parametrize("cells", [16_000_000, 7])
+def test_scores_stand_in_for_the_products_of_some_items(monkeypatch, backend, cells):
+    monkeypatch.setattr(index_module, "_BLOCK_CELLS", cells)
+    vectors, queries, rows = torch.randn(50, 8), torch.randn(3, 8), np.array([0, 7, 8, 31, 49])
+    given, mask = torch.randn(3, 5) * 4, np.arange(50) != 8
+    scores = queries @ vectors.T
+    scores[:, torch.from_numpy(rows)] = given
+    scores[1, 8] = float("-inf")
+    found = ItemIndex(vectors, backend).search(queries, [5, 50, 4], [None, mask, None], spoken_for=(rows, given))
+    for line, count in enumerate((5, 49, 4)):
+        order = scores[line].argsort(descending=True)[:count]
+        assert found[line][0].tolist() == order.tolist()
+        np.testing.assert_allclose(found[line][1], scores[line][order], rtol=1e-5)
+
+
 def test_one_mask_for_all_and_nothing_allowed():
     vectors, queries = torch.eye(4), torch.ones(2, 4)
     mask = np.zeros(4, bool)

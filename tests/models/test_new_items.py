@@ -78,6 +78,46 @@ def test_a_search_asks_those_near_in_texts_and_categories():
             assert set(found) == set(np.argsort(sums)[-3:].tolist())
 
 
+def test_of_a_catalogue_that_grows_only_the_items_that_came_are_compared(monkeypatch):
+    """And those whose categories changed; found are the same as by a catalogue that was never asked before."""
+    rng = np.random.default_rng(0)
+    whole = rng.normal(size=(64, 6)).astype(np.float32)
+    compared = []
+    nearest = new_items._Pool.nearest
+    monkeypatch.setattr(
+        new_items._Pool,
+        "nearest",
+        lambda pool, v, rows, c: compared.append(rows.tolist()) or nearest(pool, v, rows, c),
+    )
+    known = np.arange(30)
+    steps = [(50, None), (53, None), (53, 40), (51, None)]
+    for by_names in (False, True):
+        compared.clear()
+        names = [[[str(row % 5)]] for row in range(64)]
+        for size, changed in steps:
+            if changed is not None:
+                names[changed] = [["of its own"]]
+            column = pa.chunked_array([names[:size]], pa.list_(pa.list_(pa.string()))) if by_names else None
+            near = TextNeighbors.find(whole[:size], np.arange(30, size), known, count=4, categories=column)
+            other = TextNeighbors.find(whole[:size].copy(), np.arange(30, size), known, count=4, categories=column)
+            assert near is not None and other is not None
+            np.testing.assert_array_equal(np.sort(near.rows[near.of_new]), np.sort(other.rows[other.of_new]))
+        # References first; then every second look is that of the copy, which begins anew.
+        kept = [rows for rows in compared if rows != known.tolist()][::2]
+        assert kept == [list(range(30, 50)), [50, 51, 52], [40] if by_names else [], []]
+
+
+def test_very_many_new_items_are_compared_with_fewer(monkeypatch):
+    """Of 100 new items are 128 or fewer: 512 pairs are four known items for each, and never less than references."""
+    monkeypatch.setattr(new_items, "_MAX_REFERENCES", 3)
+    vectors = np.random.default_rng(0).normal(size=(160, 8))
+    for pairs, size in ((2**9, 4), (2**7, 3), (2**20, 60)):
+        monkeypatch.setattr(new_items, "_MOST_PAIRS", pairs)
+        near = TextNeighbors.find(vectors, new=np.arange(60, 160), known=np.arange(60))
+        assert near is not None and near.of_new.shape == (100, min(20, size - 1))
+        assert size == 60 or len(near.rows) == size
+
+
 @pytest.mark.parametrize("known", [[], [0]])
 def test_where_nothing_is_known_nobody_speaks_for_new_items(known):
     assert TextNeighbors.find(np.eye(3), new=np.array([1, 2]), known=np.array(known, dtype=np.int64)) is None

@@ -610,14 +610,28 @@ def test_products_with_limits_are_made_of_the_best_alone(seed):
     for found, best in zip(added.best(counts, allowed), expected, strict=True):
         assert found.tolist() == best.tolist()
     index = ItemIndex(torch.zeros(400, 2))
+    given = np.arange(3, 400, 2)
+    spoken_for = given, torch.from_numpy(rng.normal(size=(4, len(given))).astype(np.float32))
+    with_given = total.clone()
+    with_given[:, torch.from_numpy(given)] += spoken_for[1]
+    by_given = [own.argsort(descending=True)[:count] for own, count in zip(with_given, kept, strict=True)]
     for cells in (10**6, 4 * 90):  # in one block, in five
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(added_scores, "_BLOCK_CELLS", cells)
             patch.setattr(added_scores, "_LEAST_ITEMS", 1)
             answers = index.search(torch.zeros(4, 2), counts, allowed, added)
+            others = index.search(torch.zeros(4, 2), counts, allowed, added, spoken_for)
+            # A few items are looked up, many are found among all.
+            few, many = np.array([2, 5, 399]), np.flatnonzero(np.arange(400) % 3)
+            told = [added.of_items(few), added.of_items(many)]
         for (rows, scores), best, own in zip(answers, expected, total, strict=True):
             assert rows.tolist() == best.tolist()
             np.testing.assert_allclose(scores, own[best], atol=1e-4)
+        for (rows, scores), best, own in zip(others, by_given, with_given, strict=True):
+            assert rows.tolist() == best.tolist()
+            np.testing.assert_allclose(scores, own[best], atol=1e-4)
+        for rows, scores in zip((few, many), told, strict=True):
+            np.testing.assert_allclose(scores, added.numbers()[:, torch.from_numpy(rows)], atol=1e-4)
 
 
 @pytest.mark.parametrize("cost", [0, 10**6])

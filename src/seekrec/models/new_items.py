@@ -20,6 +20,7 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
+import torch
 import xxhash
 from scipy.sparse import csr_array
 
@@ -36,8 +37,10 @@ _MAX_REFERENCES = 1_024
 _MAX_KEPT = 4
 _pools: list[_Kept] = []
 _lock = threading.Lock()
-# Items among which neighbours are looked for: a product of 1,024 vectors with more takes seconds.
+# Items among which neighbours are looked for: a product of 1,024 vectors with more takes seconds. Of many new items
+# each is compared with fewer, by powers of two, so that in all it takes about a minute.
 MAX_POOL = 100_000
+_MOST_PAIRS = 2**31
 # Rows of items whose categories are compared at a time: what comes out is as large as the pool.
 _CATEGORY_ROWS = 128
 
@@ -85,10 +88,11 @@ class TextNeighbors:
         if len(known) < 2:
             return None
         generator = np.random.default_rng(0)
-        rows_of_pool = np.sort(generator.permutation(known)[:MAX_POOL])
+        share = _MOST_PAIRS >> max(0, len(new) - 1).bit_length()
+        rows_of_pool = np.sort(generator.permutation(known)[: min(MAX_POOL, max(share, _MAX_REFERENCES))])
         references = np.sort(generator.permutation(rows_of_pool)[:_MAX_REFERENCES])
-        pool, own = _pool_of(vectors, references, rows_of_pool, min(count, len(rows_of_pool) - 1), categories)
-        nearest = np.concatenate([own, pool.nearest(vectors, new, categories)])
+        kept = _keep_pool(vectors, references, rows_of_pool, min(count, len(rows_of_pool) - 1), categories)
+        nearest = np.concatenate([kept.of_references, kept.nearest(vectors, new, categories)])
         rows, places = np.unique(np.concatenate([references, nearest.ravel()]), return_inverse=True)
         found = places[len(references) :].reshape(nearest.shape)
         return cls(rows, places[: len(references)], found[: len(references)], found[len(references) :])
@@ -193,15 +197,17 @@ class _Pool:
                 alike = self.categories.similarity(categories.take(pa.array(part)))
                 for first in range(0, len(part), _CATEGORY_ROWS):
                     similarity[first : first + _CATEGORY_ROWS] += alike[first : first + _CATEGORY_ROWS].toarray()
-            similarity[part[:, None] == self.rows] = -np.inf
-            best = np.argpartition(-similarity, self.count - 1, axis=1)[:, : self.count]
+            own = np.searchsorted(self.rows, part).clip(max=len(self.rows) - 1)
+            is_there = np.flatnonzero(self.rows[own] == part)
+            similarity[is_there, own[is_there]] = -np.inf
+            best = torch.from_numpy(similarity).topk(self.count, sorted=False).indices.numpy()
             nearest[begin : begin + len(part)] = self.rows[best]
         return nearest
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Kept:
-    """A pool that was made before, and the items compared with in it.
+    """A pool that was made before, and what was looked for in it.
 
     Args:
         vectors (`weakref.ref`): The memory that the vectors are in, which only grows at its end.
@@ -209,6 +215,7 @@ class _Kept:
         digest (`str`): Of the rows of pool and references, and of the number of neighbours.
         pool ([`_Pool`]): The pool.
         of_references (`np.ndarray`): The nearest of the references.
+        found (`tuple`, *optional*): The items last looked for: their rows, their nearest, and their categories.
     """
 
     vectors: weakref.ref[np.ndarray]
@@ -216,11 +223,42 @@ class _Kept:
     digest: str
     pool: _Pool
     of_references: np.ndarray
+    found: tuple[np.ndarray, np.ndarray, pa.ChunkedArray | None] | None = None
+
+    def nearest(self, vectors: np.ndarray, asked: np.ndarray, categories: pa.ChunkedArray | None) -> np.ndarray:
+        """Return the rows of those nearest to rows of the catalogue, ascending; only others than before are compared.
+
+        So a catalogue in which very many items are new may grow by one at a time.
+        """
+        column = None if categories is None else categories.take(pa.array(asked))
+        nearest = np.empty((len(asked), self.pool.count), dtype=np.int64)
+        is_left = np.ones(len(asked), bool)
+        if self.found is not None:
+            rows, found, names = self.found
+            places = np.searchsorted(rows, asked).clip(max=max(0, len(rows) - 1))
+            again = np.flatnonzero(rows[places] == asked) if len(rows) else np.empty(0, np.int64)
+            again = again[_same_rows(column, again, names, places[again])]
+            nearest[again], is_left[again] = found[places[again]], False
+        nearest[is_left] = self.pool.nearest(vectors, asked[is_left], categories)
+        self.found = (asked, nearest, column)
+        return nearest
 
 
-def _pool_of(
+def _same_rows(
+    column: pa.ChunkedArray | None, rows: np.ndarray, other: pa.ChunkedArray | None, other_rows: np.ndarray
+) -> np.ndarray:
+    """Compare rows of two columns: bool of each pair."""
+    if column is None or other is None:
+        return np.full(len(rows), column is other)
+    own, its = column.take(pa.array(rows)), other.take(pa.array(other_rows))
+    if own.equals(its):
+        return np.ones(len(rows), bool)
+    return np.array([one == another for one, another in zip(own.to_pylist(), its.to_pylist(), strict=True)], bool)
+
+
+def _keep_pool(
     vectors: np.ndarray, references: np.ndarray, rows: np.ndarray, count: int, categories: pa.ChunkedArray | None
-) -> tuple[_Pool, np.ndarray]:
+) -> _Kept:
     """Return a pool and the references' nearest in it; kept, as a growing catalogue leaves them as they are."""
     digest = xxhash.xxh3_128_hexdigest(references.tobytes() + rows.tobytes() + count.to_bytes(8, "little"))
     memory = vectors if vectors.base is None else vectors.base
@@ -230,17 +268,17 @@ def _pool_of(
         if is_owned and kept.vectors() is memory and (kept.start, kept.digest) == (vectors.ctypes.data, digest):
             known = kept.pool.categories
             if (known is column) if known is None or column is None else known.column.equals(column):
-                return kept.pool, kept.of_references
+                return kept
     # Without what all texts of a catalogue have in common, they differ in what tells them apart.
     center = np.asarray(vectors[rows], dtype=np.float32).mean(axis=0)
     names = None if column is None else _Categories.of(column)
     pool = _Pool(rows, count, center, _unit(vectors[rows], center), names)
     of_references = pool.nearest(vectors, references, categories)
+    made = _Kept(weakref.ref(memory if is_owned else vectors), vectors.ctypes.data, digest, pool, of_references)
     if is_owned:
-        made = _Kept(weakref.ref(memory), vectors.ctypes.data, digest, pool, of_references)
         with _lock:
             _pools[:] = [*(kept for kept in _pools if kept.vectors() is not None), made][-_MAX_KEPT:]
-    return pool, of_references
+    return made
 
 
 def _unit(vectors: np.ndarray, center: np.ndarray) -> np.ndarray:
