@@ -2,6 +2,7 @@
 """Measure what a request costs in each family, with all views on against none.
 
     python recipes/benchmarks/serving_price.py
+    python recipes/benchmarks/serving_price.py --untrained 0.9 --catalogs 100000 --memory false
     python recipes/benchmarks/serving_price.py --quick
 
 Models have the shapes of the recipes for MovieLens-100K and random weights; items have titles of twelve words, text
@@ -87,6 +88,7 @@ class Arguments:
     repeats: int = field(default=7, metadata={"help": "Runs of each contender."})
     memory: bool = field(default=True, metadata={"help": "Measure the memory of the largest catalogue."})
     views: list[str] = field(default_factory=lambda: list(ANSWER_VIEWS), metadata={"help": "Views that are on."})
+    untrained: float = field(default=0.0, metadata={"help": "Share of the items that no training event acts on."})
     seed: int = field(default=0, metadata={"help": "Seed of all draws."})
     quick: bool = field(default=False, metadata={"help": "Everything once, small, in seconds."})
     peak_of: str | None = field(default=None, metadata={"help": "For its own use: on or off."})
@@ -114,7 +116,7 @@ class Shop:
     views: Views | None
 
 
-def make_shop(num_items: int, seed: int, has_views: bool = True) -> Shop:
+def make_shop(num_items: int, seed: int, has_views: bool = True, untrained: float = 0.0) -> Shop:
     """Make up a catalogue, with and without identifiers, and its views."""
     rng = np.random.default_rng(seed)
     words = [f"word{number}" for number in range(20_000)]
@@ -136,14 +138,16 @@ def make_shop(num_items: int, seed: int, has_views: bool = True) -> Shop:
     digits = [(numbers // CODEBOOK_SIZE**level) % CODEBOOK_SIZE for level in range(NUM_LEVELS)]
     codes = np.stack([order[digit] for order, digit in zip(shuffled, digits, strict=True)], axis=1)
     queries = [" ".join(words[place] for place in line) for line in ((50 + chosen[:1000, :2]) % len(words)).tolist()]
+    is_untrained = np.arange(num_items) >= round((1 - untrained) * num_items)
     return Shop(
-        Catalog.build(items, embeddings={"semantic": embeddings["semantic"]}),
+        Catalog.build(items, embeddings={"semantic": embeddings["semantic"]}, is_predicted=is_untrained),
         Catalog.build(
             items,
             {"semantic": codes, "collaborative": codes[:, [0, 1, 3, 2]]},
             num_shared_levels=2,
             codebook_size=CODEBOOK_SIZE,
             embeddings=embeddings,
+            is_predicted=is_untrained,
         ),
         queries,
         make_views(items, queries, rng) if has_views else None,
@@ -284,7 +288,7 @@ def peak_megabytes(run: Callable[[], object]) -> float:
 def measure_memory(arguments: Arguments) -> None:
     """Print the peak of one family, task and batch; run by a process of its own."""
     (family,), (num_items,), (batch,) = arguments.families, arguments.catalogs, arguments.batches
-    shop = make_shop(num_items, arguments.seed)
+    shop = make_shop(num_items, arguments.seed, untrained=arguments.untrained)
     model, processor = make_pair(family, shop, arguments.seed)
     for task in TASKS:
         set_views(model, weights_of(arguments.views) if arguments.peak_of == "on" else [])
@@ -299,6 +303,7 @@ def ask_memory(arguments: Arguments, family: str, batch: int, which: str) -> dic
     """Run [`measure_memory`] in a process of its own: megabytes by task."""
     command = [sys.executable, __file__, "--families", family, "--catalogs", str(max(arguments.catalogs))]
     command += ["--batches", str(batch), "--peak_of", which, "--seed", str(arguments.seed)]
+    command += ["--untrained", str(arguments.untrained)]
     command += ["--views", *arguments.views]
     out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     lines = [json.loads(line) for line in out.splitlines()]
@@ -309,7 +314,7 @@ def measure(arguments: Arguments) -> None:
     """Time all families, and then the memory of the largest catalogue."""
     on = weights_of(arguments.views)
     for num_items in arguments.catalogs:
-        shop = make_shop(num_items, arguments.seed)
+        shop = make_shop(num_items, arguments.seed, untrained=arguments.untrained)
         for family in arguments.families:
             model, processor = make_pair(family, shop, arguments.seed)
             for task in TASKS:

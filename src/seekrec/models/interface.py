@@ -29,6 +29,9 @@ from seekrec.models.views import AddedScores, Boost
 from seekrec.schema import BEHAVIORS, Behavior, ScoredItem, View
 from seekrec.util.finite import check_finite
 
+# To decode so many identifiers takes a quarter of a second.
+_MOST_NEW = 10_000
+
 
 class GenerativeSnapshot(CatalogSnapshot):
     """A catalogue and the tries of its identifiers."""
@@ -166,7 +169,8 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
         """Find the best items of the whole catalogue, by beam search over their identifiers.
 
         Items that training knows no event of (those added later, and those whose collaborative vector is predicted)
-        cannot be reached by beam search: the decoder was not trained on them. All of them are scored in addition.
+        are seldom reached by beam search: the decoder was not trained on them. They are scored in addition, unless an
+        identifier would have to be decoded for each of more than 10 thousand.
 
         Searches and recommendations may be mixed in one batch; each gets the same answer as alone. Several threads may
         call this while another sets a catalogue: see [`set_catalog`]. Weights may change between calls, not during
@@ -242,11 +246,8 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
         """
         if state is not None:
             inputs = self._ask_behind(inputs, state)
-        return self._rank(
-            inputs,
-            inputs["behavior_ids"].tolist(),
-            lambda snapshot, rows: self._score(snapshot, self._prompt(snapshot, inputs), rows, norm),
-        )
+        behaviors = inputs["behavior_ids"].tolist()
+        return self._rank(inputs, behaviors, lambda one, rows: self._score(one, self._prompt(one, inputs), rows, norm))
 
     @torch.no_grad()
     def score_items(self, inputs: BatchFeature, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -274,8 +275,7 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
             return vectors
 
         asked = [number for number, query in enumerate(queries) if query]
-        vectors = snapshot.value("query vectors", make, (name, is_trusted))
-        found = vectors.encode([queries[number] for number in asked])
+        found = snapshot.value("query vectors", make, (name, is_trusted)).encode([queries[one] for one in asked])
         embedded = np.zeros((len(queries), found.shape[1]), np.float32)
         embedded[asked] = found
         return torch.from_numpy(embedded)
@@ -291,10 +291,8 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
         Raises:
             RequestError: If the family cannot, or the state is of another number of users than the requests.
         """
-        raise RequestError(
-            f"{type(self).__name__} reads the whole history again for each question; leave `state` out, and pass the "
-            "whole history."
-        )
+        reads = f"{type(self).__name__} reads the whole history again for each question"
+        raise RequestError(f"{reads}; leave `state` out, and pass the whole history.")
 
     @abstractmethod
     def _encode(self, snapshot: SnapshotT, inputs: BatchFeature) -> tuple[Tensor, Tensor]:
@@ -324,8 +322,7 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
             "level_offsets": [offsets[number] for number in numbers],
             "encoder_outputs": BaseModelOutput(last_hidden_state=states),
         }
-        behaviors = [BEHAVIORS[number] for number in numbers]
-        return EncodedRequests(decoding, [views[number] for number in numbers], behaviors)
+        return EncodedRequests(decoding, [views[one] for one in numbers], [BEHAVIORS[one] for one in numbers])
 
     def _find(
         self,
@@ -342,16 +339,14 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
         asked = self._prompt(snapshot, inputs)
         found = self._search(snapshot, asked, top_k, allowed, num_beams, norm, added, exact)
         new = snapshot.new_rows(self.config.num_items)
-        if not len(new):
+        if not self._scores_new(len(new)):
             return found
         scores = self._score_new(snapshot, asked, norm)
         if added is not None:
             scores = scores + added.of_items(new)
         check_finite("The scores of new items", scores, "request", "check the weights of the model and its data type")
-        return [
-            join_new(own, new, scores_line, mask, count)
-            for own, scores_line, mask, count in zip(found, scores, allowed, top_k, strict=True)
-        ]
+        lines = zip(found, scores, allowed, top_k, strict=True)
+        return [join_new(own, new, line, mask, count) for own, line, mask, count in lines]
 
     def _search(
         self,
@@ -378,6 +373,10 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
             exact=exact,
         )
         return list(zip(output.rows, output.scores, strict=True))
+
+    def _scores_new(self, count: int) -> bool:
+        """Return whether so many new items are scored beside what beams find: each is decoded."""
+        return 0 < count <= _MOST_NEW
 
     def _score_new(self, snapshot: SnapshotT, asked: EncodedRequests, norm: Norm | None) -> np.ndarray:
         """Score the catalogue's new items for each request: of shape `(batch, num_new)`."""
