@@ -179,3 +179,27 @@ def test_new_items_are_scored_beside_the_beams(family):
     model.set_catalog(grown.remove_items(["new0", "new2"]))
     gone = model.retrieve(inputs, top_k=len(grown), exclude_seen=False)
     assert all(new & {item.item_id for item in answer} == {"new1"} for answer in gone)
+
+
+def test_of_very_many_new_items_beams_answer_those_they_reach(family, monkeypatch):
+    """To decode each would take seconds; beams enough for all find the same as scoring them does."""
+    model, processor = family
+    grown = grow(model, processor)
+    inputs = processor(REQUESTS)
+    asked = {"top_k": len(grown), "num_beams": len(grown), "exclude_seen": False}
+    beside = model.retrieve(inputs, **asked)
+    decoded = []
+    score_new = type(model)._score_new
+    monkeypatch.setattr(type(model), "_score_new", lambda *args: decoded.append(1) or score_new(*args))
+    for most, is_decoded in ((3, True), (2, False)):
+        decoded.clear()
+        monkeypatch.setattr("seekrec.models.interface._MOST_NEW", most)
+        found = model.retrieve(inputs, **asked)
+        for one, other in zip(found, beside, strict=True):
+            assert {item.item_id: item.score for item in one} == pytest.approx(
+                {item.item_id: item.score for item in other}, abs=1e-4
+            )
+        # Where an encoder orders items, to score a new one is a product, and all are.
+        by_products = getattr(model.config, "order_by", "identifier") == "next_item"
+        asks_beams = getattr(model.config, "retrieve_by", "identifier") == "identifier"
+        assert bool(decoded) == ((is_decoded or by_products) and asks_beams)
