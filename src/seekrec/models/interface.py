@@ -339,7 +339,7 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
         asked = self._prompt(snapshot, inputs)
         found = self._search(snapshot, asked, top_k, allowed, num_beams, norm, added, exact)
         new = snapshot.new_rows(self.config.num_items)
-        if not self._scores_new(len(new)):
+        if not (len(new) and self._scores_new(len(new))):
             return found
         scores = self._score_new(snapshot, asked, norm)
         if added is not None:
@@ -376,7 +376,7 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
 
     def _scores_new(self, count: int) -> bool:
         """Return whether so many new items are scored beside what beams find: each is decoded."""
-        return 0 < count <= _MOST_NEW
+        return count <= _MOST_NEW
 
     def _score_new(self, snapshot: SnapshotT, asked: EncodedRequests, norm: Norm | None) -> np.ndarray:
         """Score the catalogue's new items for each request: of shape `(batch, num_new)`."""

@@ -869,7 +869,7 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulMo
 
     def _scores_new(self, count: int) -> bool:
         """With `config.order_by="next_item"` all: to multiply vectors takes little."""
-        return super()._scores_new(count) if self.config.order_by == "identifier" else bool(count)
+        return self.config.order_by == "next_item" or super()._scores_new(count)
 
     def _score_new(self, snapshot: GenSARSnapshot, asked: EncodedRequests, norm: Norm | None) -> np.ndarray:
         """With `config.order_by="next_item"` what that order says of the items with texts like theirs."""
