@@ -182,6 +182,17 @@ def write_published(folder: Path, dataset: str) -> None:
         ]
         (folder / "reviews_Toys_5.json").write_text("".join(f"{json.dumps(row)}\n" for row in reviews))
         (folder / "meta_Toys.json").write_text("".join(f"{row!r}\n" for row in products))
+    elif dataset == "trivago":
+        header = "user_id,session_id,timestamp,step,action_type,reference,platform,city,device,current_filters"
+        rows = []
+        for number, act in enumerate(acts):
+            visit = f"{act['user_id']},v{number}"
+            place = f'JP,"{AISLES[number // 5 % 3]}, Shop",mobile,,,'
+            if act["query"]:
+                rows.append(f"{visit},{act['timestamp'] - 1},1,search for destination,{act['query']},{place}")
+            rows.append(f"{visit},{act['timestamp']},2,clickout item,{act['item_id'][1:]},{place}")
+        (folder / "train.csv").write_text("\n".join([f"{header},impressions,prices", *rows, ""]))
+        (folder / "item_metadata.csv").write_text("item_id,properties\n1,Sauna\n")
     else:
         raise AssertionError(f"write a tiny log of {dataset!r} here, and its command is run")
 
