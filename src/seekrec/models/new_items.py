@@ -33,12 +33,13 @@ from seekrec.util.ragged import Ragged
 NUM_TEXT_NEIGHBORS: Mapping[Behavior, int] = {RECOMMENDATION: 20, SEARCH: 50}
 # Items that a new one is compared with: their places among each other tell a quantile to a thousandth.
 _MAX_REFERENCES = 1_024
-# The pools of the catalogues asked last, two of each: of the largest 150 MB each, as long as the vectors are there.
+# The pools of the catalogues asked last, two of each: of the largest 150 MB each, and up to 400 bytes a new item, as long
+# as the vectors are there.
 _MAX_KEPT = 4
 _pools: list[_Kept] = []
 _lock = threading.Lock()
 # Items among which neighbours are looked for: a product of 1,024 vectors with more takes seconds. Of many new items
-# each is compared with fewer, by powers of two, so that in all it takes about a minute.
+# each is compared with fewer, by powers of two, so that in all it takes a minute or so.
 MAX_POOL = 100_000
 _MOST_PAIRS = 2**31
 # Rows of items whose categories are compared at a time: what comes out is as large as the pool.
@@ -235,10 +236,9 @@ class _Kept:
         is_left = np.ones(len(asked), bool)
         if self.found is not None:
             rows, found, names = self.found
-            places = np.searchsorted(rows, asked).clip(max=max(0, len(rows) - 1))
-            again = np.flatnonzero(rows[places] == asked) if len(rows) else np.empty(0, np.int64)
-            again = again[_same_rows(column, again, names, places[again])]
-            nearest[again], is_left[again] = found[places[again]], False
+            _, again, places = np.intersect1d(asked, rows, assume_unique=True, return_indices=True)
+            is_same = _same_rows(column, again, names, places)
+            nearest[again[is_same]], is_left[again[is_same]] = found[places[is_same]], False
         nearest[is_left] = self.pool.nearest(vectors, asked[is_left], categories)
         self.found = (asked, nearest, column)
         return nearest
