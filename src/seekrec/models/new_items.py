@@ -33,8 +33,8 @@ from seekrec.util.ragged import Ragged
 NUM_TEXT_NEIGHBORS: Mapping[Behavior, int] = {RECOMMENDATION: 20, SEARCH: 50}
 # Items that a new one is compared with: their places among each other tell a quantile to a thousandth.
 _MAX_REFERENCES = 1_024
-# The pools of the catalogues asked last, two of each: of the largest 150 MB each, and up to 400 bytes a new item, as long
-# as the vectors are there.
+# The pools of the catalogues asked last, two of each, as long as the vectors are there: of the largest 150 MB each,
+# and up to 400 bytes a new item.
 _MAX_KEPT = 4
 _pools: list[_Kept] = []
 _lock = threading.Lock()
